@@ -1,0 +1,1 @@
+"""remediator brings KubeVirt virtual machines back when a host dies."""

@@ -1,0 +1,1 @@
+"""NATS: connection, subjects, streams, publisher, consumer, journal stream, embedded server."""

@@ -1,0 +1,66 @@
+"""What the rest of the daemon needs of the bus. NATS implements it; simulations run it in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+import msgspec
+
+
+class StoredRecord(msgspec.Struct, frozen=True, gc=False):
+    """One message of the journal's stream."""
+
+    seq: int
+    subject: str
+    payload: bytes
+
+
+class AppendRefusedError(Exception):
+    """The journal's last sequence is not the expected one: somebody else appended. We are deposed."""
+
+
+class BusUnavailableError(Exception):
+    """NATS did not answer in time; whether the message was stored is unknown."""
+
+
+class JournalStream(Protocol):
+    """The append-only stream of decisions."""
+
+    async def append(
+        self, subject: str, payload: bytes, *, expected_last_seq: int, message_id: str
+    ) -> int:
+        """Append if the stream's last sequence is as expected; return the new sequence.
+
+        Repeats itself, under the same id, until acknowledged or until its deadline: a repeat of a
+        message that was stored returns the sequence it was stored under.
+        Raises AppendRefusedError (deposed), BusUnavailableError (deadline passed; outcome unknown).
+        """
+        ...
+
+    def read(self, from_seq: int) -> AsyncIterator[StoredRecord]:
+        """Yield every record from ``from_seq`` on that is stored now, in order, and end.
+
+        Raises BusUnavailableError.
+        """
+        ...
+
+    async def last_seq(self) -> int:
+        """Return the stream's last sequence, 0 when it is empty. Raises BusUnavailableError."""
+        ...
+
+
+class EventPublisher(Protocol):
+    """Sends observations to whoever listens; never blocks a watcher."""
+
+    def offer(self, subject: str, payload: bytes, *, message_id: str | None = None) -> None:
+        """Queue one message. While NATS is away the newest message per subject is kept."""
+        ...
+
+
+class EventSource(Protocol):
+    """Delivers observations to the leader's engine, in the order in which NATS stored them."""
+
+    async def run(self, deliver: Callable[[str, bytes], None]) -> None:
+        """Deliver ``(subject, payload)`` of each new message until cancelled."""
+        ...

@@ -1,0 +1,182 @@
+"""The decision record, its canonical bytes, and the hash link that makes the log tamper-evident.
+
+Record ``n`` carries the SHA-256 of record ``n-1``'s canonical bytes. Canonical bytes are msgspec's
+JSON with sorted keys: one encoder, one form. ``seq`` equals the JetStream sequence, so a hole or a
+foreign message shows too.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+
+from remediator.engine.model import Action, IncidentState, Outcome, Proof, Record, Subject, Verdict
+
+GENESIS = "0" * 64  # what the first record carries as ``prev``
+SCHEMA = 1  # raised when a field changes its meaning; readers refuse what they do not know
+
+
+class DecisionKind(enum.StrEnum):
+    """What a record is about. Each kind is one arrow of an incident's story."""
+
+    LEADING = "leading"  # a leader took over
+    OPENED = "opened"  # an incident began
+    VERDICT = "verdict"  # the verdict on an open incident's subject changed
+    PLANNED = "planned"  # a policy matched and yielded a plan
+    REFUSED = "refused"  # a guard or budget said no, or not yet
+    ESCALATED = "escalated"  # the plan ran out of steps, or none may be taken: a human is asked
+    STARTED = "started"  # an action is about to be handed to the runner
+    RESUMED = "resumed"  # an action without an outcome is repeated after a take-over
+    FINISHED = "finished"  # an action ended
+    PROGRESS = "progress"  # a VM was requested, runs, or is left as it is, and why
+    RESOLVED = "resolved"  # the incident is over
+
+
+class EvidenceRow(Record):
+    """What one plane said when the decision was made."""
+
+    plane: str
+    value: str  # "silent", "up", "off", "unknown"
+    since_s: float  # how long it has been so, seconds
+    source: str = ""
+    detail: str = ""
+
+
+class ClauseRow(Record):
+    """One clause of one policy, and whether it held."""
+
+    policy: str
+    clause: str
+    value: str
+    held: bool
+
+
+class GuardRow(Record):
+    """One guard or budget that was asked, and what it answered."""
+
+    guard: str
+    answer: str  # "grant", "wait" or "refuse"
+    why: str
+    until: float | None = None
+
+
+class VmPlan(Record):
+    """One VM of a dead node: what its run strategy and disks mean for its recovery."""
+
+    vm: Subject
+    vmi_uid: str
+    run_strategy: str
+    treatment: str  # "restart", "leave-stopped": see planner.py
+    why: str
+    claims: tuple[str, ...] = ()
+
+
+class Plan(Record):
+    """The ordered steps that a policy yields for one incident."""
+
+    policy: str
+    policy_hash: str
+    steps: tuple[str, ...]
+    required_proof: tuple[str, ...]
+    fence_method: str
+    vms: tuple[VmPlan, ...]
+
+
+class Decision(Record):
+    """One record of the journal: a choice or an outcome, its inputs, and why."""
+
+    seq: int
+    prev: str
+    at: float
+    leader: str
+    epoch: int
+    kind: DecisionKind
+    subject: Subject
+    why: str
+    mode: str = "observe"
+    incident: str = ""
+    state: IncidentState | None = None  # the incident's state after this record
+    verdict: Verdict | None = None
+    row: str = ""  # the row of the verdict table that decided
+    evidence: tuple[EvidenceRow, ...] = ()
+    clauses: tuple[ClauseRow, ...] = ()
+    guards: tuple[GuardRow, ...] = ()
+    plan: Plan | None = None
+    action: Action | None = None
+    outcome: Outcome | None = None
+    proof: Proof | None = None
+    boot_id: str = ""
+    schema: int = SCHEMA
+
+
+_encoder = msgspec.json.Encoder(order="sorted")
+_decoder = msgspec.json.Decoder(Decision)
+
+
+class ChainError(Exception):
+    """The log is not the one we wrote: names the first bad sequence and what is wrong with it."""
+
+    def __init__(self, seq: int, problem: str) -> None:
+        super().__init__(f"record {seq}: {problem}")
+        self.seq = seq
+        self.problem = problem
+
+
+class Head(Record):
+    """The end of the chain: the last record's sequence and the hash of its bytes."""
+
+    seq: int = 0
+    digest: str = GENESIS
+
+
+def encode(decision: Decision) -> bytes:
+    """Return the canonical bytes of a record."""
+    return _encoder.encode(decision)
+
+
+def decode(payload: bytes, seq: int = 0) -> Decision:
+    """Read a record back; ``seq`` only names it in the error.
+
+    Raises ChainError when the bytes are not a record, or one of a newer schema.
+    """
+    try:
+        decision = _decoder.decode(payload)
+    except msgspec.DecodeError as error:
+        raise ChainError(seq, f"not a decision record: {error}") from error
+    if decision.schema > SCHEMA:
+        raise ChainError(seq, f"schema {decision.schema} is newer than this version's {SCHEMA}")
+    return decision
+
+
+def advance(payload: bytes, seq: int) -> Head:
+    """Return the head after a record with these bytes."""
+    return Head(seq=seq, digest=hashlib.sha256(payload).hexdigest())
+
+
+def check_link(head: Head, seq: int, payload: bytes) -> tuple[Head, Decision]:
+    """Check that a record continues the chain at ``head``; return the new head and the record.
+
+    Raises ChainError when a record is missing, moved, altered or not ours.
+    """
+    if seq != head.seq + 1:
+        raise ChainError(head.seq + 1, f"missing: the stream goes on at sequence {seq}")
+    decision = decode(payload, seq)
+    if decision.seq != seq:
+        raise ChainError(seq, f"says that it is record {decision.seq}")
+    if decision.prev != head.digest:
+        raise ChainError(seq, f"does not follow record {head.seq}: its link is broken")
+    return advance(payload, seq), decision
+
+
+def verify(records: Iterable[tuple[int, bytes]], head: Head | None = None) -> Head:
+    """Walk records in order from ``head`` (the beginning, by default); return the new head.
+
+    Raises ChainError at the first record that does not fit.
+    """
+    current = head or Head()
+    for seq, payload in records:
+        current, _ = check_link(current, seq, payload)
+    return current

@@ -1,0 +1,379 @@
+"""Words of the engine: subjects, facts about the cluster, evidence, actions, proof, outcomes.
+
+Everything here is a frozen record. Times end in ``_at`` and are seconds since the epoch on the
+daemon's own clock, which never steps backward; durations end in ``_s``.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Base of the leaf records: immutable, compared by value, invisible to the cyclic collector."""
+
+
+# --- subjects -------------------------------------------------------------------------------------
+
+
+class Subject(msgspec.Struct, frozen=True, order=True, gc=False):
+    """What an incident, a signal or an action is about: a node, a VM, or the daemon itself."""
+
+    kind: str  # "node", "vm" or "daemon"
+    name: str
+    namespace: str = ""
+
+    def __str__(self) -> str:
+        """``node/NAME``, ``vm/NAMESPACE/NAME``: the form used in logs, the CLI and records."""
+        return "/".join(part for part in (self.kind, self.namespace, self.name) if part)
+
+
+def node_subject(name: str) -> Subject:
+    """Return the subject of a node."""
+    return Subject("node", name)
+
+
+def vm_subject(namespace: str, name: str) -> Subject:
+    """Return the subject of a virtual machine (or of a VMI that no VirtualMachine owns)."""
+    return Subject("vm", name, namespace)
+
+
+# --- signals --------------------------------------------------------------------------------------
+
+
+class Plane(enum.StrEnum):
+    """One independent way of knowing whether a node lives."""
+
+    LEASE = "lease"  # kubelet renews its Lease in kube-node-lease every 10 s
+    KUBELET = "kubelet"  # the Ready condition that the node status reports
+    HANDLER = "handler"  # virt-handler's heartbeat annotation, every 60 to 132 s
+    NETWORK = "network"  # active probes
+    STORAGE = "storage"  # what the storage says about the node's writes
+    POWER = "power"  # what the BMC says
+    MACHINE = "machine"  # Machine, MachineHealthCheck, cloud instance
+
+
+class Reading(enum.StrEnum):
+    """What one observation on a plane said. On ``power``: up is on, down is verified off."""
+
+    UP = "up"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+
+
+class Signal(Record):
+    """One observation of one subject on one plane by one source.
+
+    ``first`` marks what a watcher found when it started rather than saw happen: the beat is of
+    unknown age, so it starts a silence clock but does not prove life. ``detail`` is one short
+    human sentence. ``boot_id`` is the node's boot at the time, where the plane knows it.
+    """
+
+    plane: Plane
+    source: str
+    subject: Subject
+    reading: Reading
+    at: float
+    detail: str = ""
+    first: bool = False
+
+
+# --- facts: what the watchers know of the cluster ----------------------------------------------------
+
+
+class RunStrategy(enum.StrEnum):
+    """KubeVirt's VirtualMachine run strategies; ``NONE`` stands for a VMI without a VM."""
+
+    ALWAYS = "Always"
+    RERUN_ON_FAILURE = "RerunOnFailure"
+    MANUAL = "Manual"
+    ONCE = "Once"
+    HALTED = "Halted"
+    WAIT_AS_RECEIVER = "WaitAsReceiver"
+    NONE = ""
+
+
+class NodeFacts(Record, tag_field="kind", tag="Node"):
+    """A Node object, narrowed to what a decision may need."""
+
+    name: str
+    uid: str
+    boot_id: str = ""
+    system_uuid: str = ""
+    zone: str = ""
+    ready: bool | None = None  # None: Ready is Unknown or absent
+    unschedulable: bool = False
+    control_plane: bool = False
+    taints: tuple[str, ...] = ()  # "key=value:Effect", or "key:Effect" where the value is empty
+    labels: dict[str, str] = {}  # only the keys that decisions read
+    annotations: dict[str, str] = {}  # the same
+    kubevirt: bool = False  # virt-handler runs here (label kubevirt.io/schedulable exists)
+
+
+class VmFacts(Record, tag_field="kind", tag="VirtualMachine"):
+    """A VirtualMachine object."""
+
+    namespace: str
+    name: str
+    uid: str
+    run_strategy: RunStrategy = RunStrategy.ALWAYS
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    deleting: bool = False
+
+
+class VmiFacts(Record, tag_field="kind", tag="VirtualMachineInstance"):
+    """A VirtualMachineInstance object; its name is its VirtualMachine's, where it has one."""
+
+    namespace: str
+    name: str
+    uid: str
+    phase: str = ""
+    node: str = ""
+    owned: bool = True  # a VirtualMachine owns it
+    ready: bool = False
+    agent_connected: bool = False
+    claims: tuple[str, ...] = ()  # PersistentVolumeClaims among its volumes (DataVolumes included)
+    ephemeral: bool = False  # no persistent volume at all
+    migrating_to: str = ""  # target node of a migration in flight
+    deleting: bool = False
+
+
+class PodFacts(Record, tag_field="kind", tag="Pod"):
+    """A launcher pod (label ``kubevirt.io=virt-launcher``)."""
+
+    namespace: str
+    name: str
+    uid: str
+    node: str = ""
+    vmi: str = ""  # name of its VMI
+    vmi_uid: str = ""
+    phase: str = ""
+    migration_target: bool = False
+    deleting: bool = False
+
+
+class ClaimFacts(Record, tag_field="kind", tag="PersistentVolumeClaim"):
+    """A PersistentVolumeClaim."""
+
+    namespace: str
+    name: str
+    uid: str
+    volume: str = ""  # PersistentVolume that it is bound to
+    access_modes: tuple[str, ...] = ()
+    storage_class: str = ""
+
+
+class VolumeFacts(Record, tag_field="kind", tag="PersistentVolume"):
+    """A PersistentVolume, and the hosts it is pinned to, if any."""
+
+    name: str
+    uid: str
+    driver: str = ""
+    access_modes: tuple[str, ...] = ()
+    pinned_to: tuple[str, ...] = ()  # hostnames of a required node affinity
+
+
+class AttachmentFacts(Record, tag_field="kind", tag="VolumeAttachment"):
+    """A VolumeAttachment."""
+
+    name: str
+    uid: str
+    node: str = ""
+    volume: str = ""
+    attached: bool = False
+
+
+class NodeLeaseFacts(Record, tag_field="kind", tag="NodeMaintenanceLease"):
+    """A medik8s node lease (``medik8s-leases/node-NAME``): somebody claims this node.
+
+    ``renewed_at`` is the holder's own clock; ``seen_at`` ours, when the last change was seen.
+    """
+
+    name: str
+    uid: str
+    node: str
+    holder: str = ""
+    renewed_at: float = 0.0
+    duration_s: float = 0.0
+    seen_at: float = 0.0
+
+
+Facts = (
+    NodeFacts
+    | VmFacts
+    | VmiFacts
+    | PodFacts
+    | ClaimFacts
+    | VolumeFacts
+    | AttachmentFacts
+    | NodeLeaseFacts
+)
+
+
+class FactKind(enum.StrEnum):
+    """Kinds of facts; each is one watch, with its own synced mark. Values equal the facts' tags."""
+
+    NODE = "Node"
+    VM = "VirtualMachine"
+    VMI = "VirtualMachineInstance"
+    POD = "Pod"
+    CLAIM = "PersistentVolumeClaim"
+    VOLUME = "PersistentVolume"
+    ATTACHMENT = "VolumeAttachment"
+    NODE_LEASE = "NodeMaintenanceLease"
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+
+
+class Verdict(enum.StrEnum):
+    """What the evidence about a node adds up to; the table is in ``verdicts.py``."""
+
+    UNKNOWN = "Unknown"  # not enough has been seen since this leader started
+    HEALTHY = "Healthy"
+    SUSPECT = "Suspect"
+    DEAD = "Dead"
+    UNREACHABLE = "Unreachable"
+    ISOLATED = "Isolated"
+    KUBELET_DOWN = "KubeletDown"
+    HANDLER_DOWN = "HandlerDown"
+    DEGRADED = "Degraded"
+    CONTRADICTION = "Contradiction"
+    MAINTENANCE = "Maintenance"
+
+
+class IncidentState(enum.StrEnum):
+    """Life cycle of an incident; the transition table is in ``incidents.py``."""
+
+    WATCHING = "watching"
+    SUSPECTED = "suspected"
+    CONFIRMED = "confirmed"
+    FENCING = "fencing"
+    FENCED = "fenced"
+    RECOVERING = "recovering"
+    RESOLVED = "resolved"
+    HELD = "held"
+    ESCALATED = "escalated"
+
+
+# --- proof ----------------------------------------------------------------------------------------
+
+
+class ProofKind(enum.StrEnum):
+    """Why we may believe that the old copy no longer writes, strongest first."""
+
+    POWER_OFF_VERIFIED = "power-off-verified"
+    REBOOTED = "rebooted"
+    INSTANCE_GONE = "instance-gone"
+    STORAGE_FENCED = "storage-fenced"
+    KERNEL_DEAD = "kernel-dead"
+    REMEDIATOR_SUCCEEDED = "remediator-succeeded"
+    OPERATOR_CONFIRMED = "operator-confirmed"
+    ASSUMED_AFTER = "assumed-after"
+
+
+class Proof(Record):
+    """One proof about one boot of one node. It dies with the next boot of that node."""
+
+    kind: ProofKind
+    node: str
+    boot_id: str  # the boot that is proven to have ended
+    at: float
+    source: str  # who says so: "redfish https://…/Systems/n3", "node status"
+    detail: str = ""
+
+
+# --- actions --------------------------------------------------------------------------------------
+
+
+class Cordon(Record, tag_field="do", tag="cordon"):
+    """Mark the node unschedulable and add our own NoSchedule taint."""
+
+    node: str
+    node_uid: str
+
+
+class Fence(Record, tag_field="do", tag="fence"):
+    """Power the node off by its fence device and verify that it is off."""
+
+    node: str
+    node_uid: str
+    boot_id: str
+    method: str  # name of the fence method in the configuration
+
+
+class Release(Record, tag_field="do", tag="release"):
+    """Add the out-of-service taint, so that volumes detach at once. Needs proof."""
+
+    node: str
+    node_uid: str
+    proof: Proof
+
+
+class ForceStop(Record, tag_field="do", tag="force-stop"):
+    """Delete one launcher pod of a proven dead node, by UID, with no grace. Never the VMI."""
+
+    node: str
+    node_uid: str
+    namespace: str
+    vmi: str
+    pod: str
+    pod_uid: str
+    proof: Proof
+
+
+class StartVm(Record, tag_field="do", tag="start"):
+    """Ask KubeVirt to start a VM whose run strategy does not bring it back by itself."""
+
+    namespace: str
+    vm: str
+    vm_uid: str
+
+
+class Uncordon(Record, tag_field="do", tag="uncordon"):
+    """Take back what we put on a node: the two taints, and the cordon where it was ours.
+
+    Where ``fenced_boot_id`` is set, the node had been fenced: the out-of-service taint goes only
+    once the node runs another boot and its old pods and attachments are gone.
+    """
+
+    node: str
+    node_uid: str
+    fenced_boot_id: str = ""
+
+
+Work = Cordon | Fence | Release | ForceStop | StartVm | Uncordon
+
+
+class Action(Record):
+    """One attempt to change the world. Ids are deterministic, so that a repeat is recognised."""
+
+    id: str  # "inc-17/fence/1", "inc-17/force-stop/payments/db/1"
+    incident: str
+    subject: Subject
+    attempt: int
+    deadline_s: float
+    work: Work
+
+
+class OutcomeStatus(enum.StrEnum):
+    """How an action ended."""
+
+    SUCCEEDED = "succeeded"  # the effect was read back
+    FAILED = "failed"  # it did not happen, or could not be verified: unknown is a failure
+    SPARED = "spared"  # the recheck found that the ground for acting is gone; nothing was touched
+
+
+class Outcome(Record):
+    """What came of an action: the answer to "recheck, act, prove"."""
+
+    action_id: str
+    status: OutcomeStatus
+    detail: str
+    started_at: float
+    finished_at: float
+    changed: bool = True  # False: the world was already as wanted (a repeat after a crash)
+    proof: Proof | None = None

@@ -1,0 +1,1 @@
+"""The Kubernetes API: transport, typed client, errors, reflector, narrow objects, election."""
