@@ -108,7 +108,9 @@ class Decision(Record):
     action: Action | None = None
     outcome: Outcome | None = None
     proof: Proof | None = None
-    boot_id: str = ""
+    boot_id: str = ""  # the node's boot that the incident is about
+    stage: str = ""  # on PROGRESS: how far this VM's recovery has come
+    retry_at: float | None = None  # when this will be tried or asked again
     schema: int = SCHEMA
 
 

@@ -1,0 +1,84 @@
+"""What the engine may be told from outside: detection, budgets, pace. Every default has its source."""
+
+from __future__ import annotations
+
+from remediator.engine.model import Record
+
+
+class DetectionSettings(Record):
+    """When silence means something. All durations are seconds of *proven* watching."""
+
+    # The kubelet renews its Lease every 10 s with 4 % jitter (kubelet: leaseDuration 40 s * 0.25).
+    # 12 s leaves 1.6 s for a slow API server; a false alarm costs one look at the BMC, no more.
+    lease_silent_after_s: float = 12.0
+    # One renewal interval and its jitter: past this a node counts as overdue in the budgets.
+    lease_overdue_after_s: float = 10.6
+    # virt-handler beats every 60 to 132 s (JitterUntil factor 1.2); below 150 s alarms are false.
+    handler_silent_after_s: float = 150.0
+    # The longest stretch between two signs of life of a watch that still counts as watching.
+    # The canary lease makes a sign every 2 s; node watches see bookmarks about once a minute.
+    lease_watch_gap_s: float = 5.0
+    node_watch_gap_s: float = 75.0
+    # A power reading older than this says nothing about now (asked every 2 s on suspicion).
+    power_fresh_s: float = 15.0
+    # A lease renewed this long after the BMC first said "off" contradicts it (writes in flight).
+    contradiction_after_s: float = 3.0
+    # Ready=False with a renewing lease is an ordinary moment of start-up before this.
+    degraded_after_s: float = 60.0
+    # A fenced node that renews its lease must show a new boot id within this.
+    boot_known_within_s: float = 15.0
+
+
+class BudgetSettings(Record):
+    """How much may be disrupted. Shares are rounded down, but one node may always be treated."""
+
+    # More than half of a zone or a third of the cluster silent is more likely our own trouble, or
+    # a site's: Kubernetes' zone brake (55 %) and Node Healthcheck Operator's minHealthy 51 %.
+    max_unhealthy_zone_share: float = 0.5
+    max_unhealthy_cluster_share: float = 0.34
+    max_fences_at_once: int = 2
+    # A node that needs fencing again within this is flapping: a human should look at it.
+    fence_cooldown_s: float = 600.0
+
+
+class PacingSettings(Record):
+    """A fixed pace for restarts."""
+
+    starts_at_once_cluster: int = 10
+    starts_at_once_node: int = 4  # Proxmox HA: max_workers 4 per node
+    # A guest without an agent counts as booted this long after its VMI runs.
+    settle_s: float = 30.0
+    # A restart that is not up after this gives its place to another, and a human is told.
+    start_timeout_s: float = 300.0
+
+
+class StepSettings(Record):
+    """How each step is tried. A step that fails is repeated, then escalated, then retried slowly."""
+
+    cordon_deadline_s: float = 10.0
+    fence_deadline_s: float = 30.0
+    release_deadline_s: float = 10.0
+    force_stop_deadline_s: float = 10.0
+    start_deadline_s: float = 10.0
+    uncordon_deadline_s: float = 15.0
+    attempts: int = 3
+    retry_after_s: float = 5.0  # doubled with each attempt, up to retry_cap_s
+    retry_cap_s: float = 60.0
+    # After the last attempt: escalated, and tried again this often. Nothing is silently given up.
+    follow_up_s: float = 120.0
+
+
+class FenceMethod(Record):
+    """A configured fence device and the nodes it can power off (shell patterns of names)."""
+
+    name: str
+    nodes: tuple[str, ...]
+
+
+class EngineSettings(Record):
+    """All of it."""
+
+    detection: DetectionSettings = DetectionSettings()
+    budgets: BudgetSettings = BudgetSettings()
+    pacing: PacingSettings = PacingSettings()
+    steps: StepSettings = StepSettings()
