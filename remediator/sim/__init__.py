@@ -1,0 +1,1 @@
+"""A simulated cluster: API server, controllers, hosts, BMCs and shared storage, with faults."""
