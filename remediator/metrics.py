@@ -1,0 +1,247 @@
+"""Prometheus metrics: what a person on call wants to see, with labels whose values are bounded.
+
+No label ever carries a node, VM or pod name: those are in the decision log. Children are bound
+once, because ``labels()`` costs four times the increment itself. Units are seconds; counters end
+in ``_total``. One process has one ``METRICS``; tests make their own with a fresh registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    platform_collector,
+    process_collector,
+)
+
+from remediator.engine.chain import Decision, DecisionKind
+from remediator.engine.model import IncidentState, OutcomeStatus, Plane, Reading, Verdict
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+ACTIONS = ("cordon", "fence", "release", "force-stop", "start", "uncordon")
+GUARD_LIMIT = 32  # distinct guard names that get a series of their own; the rest is "other"
+
+# A verdict on leases alone is due within 15 s, a whole recovery within a minute or two.
+_STORY_BUCKETS = (1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 900.0)
+_APPEND_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class _Bound:
+    """The children of one counter for a fixed list of label values; anything else is "other"."""
+
+    def __init__(self, counter: Counter, values: Iterable[str]) -> None:
+        self._children = {value: counter.labels(value) for value in (*values, "other")}
+
+    def inc(self, value: str, amount: float = 1.0) -> None:
+        self._children.get(value, self._children["other"]).inc(amount)
+
+
+class Metrics:
+    """Every metric of the daemon, on one registry."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self._make_observing()
+        self._make_deciding()
+        self._make_plumbing()
+
+    def _make_observing(self) -> None:
+        signals = Counter(
+            "remediator_signals_total",
+            "Observations that reached the engine.",
+            ["plane", "reading"],
+            registry=self.registry,
+        )
+        self._signals = {
+            (plane.value, reading.value): signals.labels(plane.value, reading.value)
+            for plane in Plane
+            for reading in Reading
+        }
+        self.watch_lag = Gauge(
+            "remediator_watch_lag_seconds",
+            "Time since a watch last proved that it hears the API server.",
+            ["watch"],
+            registry=self.registry,
+        )
+        self.loop_lag = Histogram(
+            "remediator_event_loop_lag_seconds",
+            "How late the event loop ran a timer; long ones stretch every silence deadline.",
+            buckets=_LAG_BUCKETS,
+            registry=self.registry,
+        )
+
+    def _make_deciding(self) -> None:
+        registry = self.registry
+        self._verdicts = _Bound(
+            Counter(
+                "remediator_verdict_changes_total",
+                "Verdicts recorded for a subject, by the new verdict.",
+                ["verdict"],
+                registry=registry,
+            ),
+            [one.value for one in Verdict],
+        )
+        incidents = Gauge(
+            "remediator_incidents", "Open incidents by state.", ["state"], registry=registry
+        )
+        self._incidents = {one.value: incidents.labels(one.value) for one in IncidentState}
+        actions = Counter(
+            "remediator_actions_total",
+            "Actions that ended, by kind and outcome.",
+            ["action", "outcome"],
+            registry=registry,
+        )
+        self._actions = {
+            (kind, status.value): actions.labels(kind, status.value)
+            for kind in (*ACTIONS, "other")
+            for status in OutcomeStatus
+        }
+        self.action_seconds = Histogram(
+            "remediator_action_duration_seconds",
+            "How long actions took.",
+            ["action"],
+            buckets=_STORY_BUCKETS,
+            registry=registry,
+        )
+        self._refusals = Counter(
+            "remediator_refusals_total",
+            "Times a guard or budget said wait or refuse.",
+            ["guard"],
+            registry=registry,
+        )
+        self._guards: set[str] = set()
+        self._decisions = _Bound(
+            Counter(
+                "remediator_decisions_total",
+                "Decisions that the journal acknowledged, by kind.",
+                ["kind"],
+                registry=registry,
+            ),
+            [one.value for one in DecisionKind],
+        )
+        self.time_to_verdict = Histogram(
+            "remediator_time_to_verdict_seconds",
+            "From the last sign of life to the verdict that a node is lost.",
+            buckets=_STORY_BUCKETS,
+            registry=registry,
+        )
+        self.time_to_proof = Histogram(
+            "remediator_time_to_proof_seconds",
+            "From the verdict to proof that the old copies no longer write.",
+            buckets=_STORY_BUCKETS,
+            registry=registry,
+        )
+        self.time_to_recovery = Histogram(
+            "remediator_time_to_recovery_seconds",
+            "From the verdict to the last VM of the node running again.",
+            buckets=_STORY_BUCKETS,
+            registry=registry,
+        )
+
+    def _make_plumbing(self) -> None:
+        registry = self.registry
+        self.append_seconds = Histogram(
+            "remediator_journal_append_seconds",
+            "From asking the journal to append a decision to its acknowledgement.",
+            buckets=_APPEND_BUCKETS,
+            registry=registry,
+        )
+        self.journal_head = Gauge(
+            "remediator_journal_head_seq",
+            "Sequence of the last decision in the journal.",
+            registry=registry,
+        )
+        self.projected_head = Gauge(
+            "remediator_journal_projected_seq",
+            "Sequence of the last decision in the local SQLite projection.",
+            registry=registry,
+        )
+        self.journal_broken = Gauge(
+            "remediator_journal_broken",
+            "1 when the decision chain has a broken link (see: remediator decisions verify).",
+            registry=registry,
+        )
+        self.leader = Gauge(
+            "remediator_leader", "1 while this daemon is the leader.", registry=registry
+        )
+        self.nats_connected = Gauge(
+            "remediator_nats_connected", "1 while NATS answers.", registry=registry
+        )
+        self.nats_published = Counter(
+            "remediator_nats_published_total", "Messages that NATS acknowledged.", registry=registry
+        )
+        self.nats_retried = Counter(
+            "remediator_nats_retried_total",
+            "Messages published again because no acknowledgement came in time.",
+            registry=registry,
+        )
+        self.nats_dropped = Counter(
+            "remediator_nats_dropped_total",
+            "Observations replaced by a newer one of the same subject while NATS was away.",
+            registry=registry,
+        )
+
+    def with_process_metrics(self) -> None:
+        """Add CPU, memory and file descriptors of this process; once per registry."""
+        process_collector.ProcessCollector(registry=self.registry)
+        platform_collector.PlatformCollector(registry=self.registry)
+
+    def signal(self, plane: str, reading: str) -> None:
+        """Count one observation."""
+        self._signals[plane, reading].inc()
+
+    def incidents(self, by_state: Mapping[str, int]) -> None:
+        """Set the number of open incidents per state; states not named become 0."""
+        for state, child in self._incidents.items():
+            child.set(by_state.get(state, 0))
+
+    def decision(self, decision: Decision) -> None:
+        """Count a record that the journal acknowledged, with its verdict, refusals and outcome."""
+        self.journal_head.set(decision.seq)
+        self._decisions.inc(decision.kind.value)
+        if decision.verdict is not None and decision.kind in (
+            DecisionKind.OPENED,
+            DecisionKind.VERDICT,
+        ):
+            self._verdicts.inc(decision.verdict.value)
+        for guard in decision.guards:
+            if guard.answer != "grant":
+                self._refusals.labels(self._guard_label(guard.guard)).inc()
+        if decision.outcome is not None:
+            outcome = decision.outcome
+            kind = _action_kind(decision)
+            self._actions[kind, outcome.status.value].inc()
+            took_s = max(0.0, outcome.finished_at - outcome.started_at)
+            self.action_seconds.labels(kind).observe(took_s)
+
+    def _guard_label(self, guard: str) -> str:
+        """Keep guard names bounded even where one carries a name of the cluster, such as a zone."""
+        name = guard.partition(":")[0].partition("/")[0].strip() or "other"
+        if name not in self._guards and len(self._guards) >= GUARD_LIMIT:
+            return "other"
+        self._guards.add(name)
+        return name
+
+    def render(self) -> bytes:
+        """Return the exposition text; about 12 us a series, so call it off the event loop."""
+        return generate_latest(self.registry)
+
+
+def _action_kind(decision: Decision) -> str:
+    """Return the kind of the action that ended: from the record, else from the action's id."""
+    if decision.action is not None:
+        kind = str(type(decision.action.work).__struct_config__.tag)
+    else:
+        parts = decision.outcome.action_id.split("/") if decision.outcome else []
+        kind = next((part for part in parts if part in ACTIONS), "other")
+    return kind if kind in ACTIONS else "other"
+
+
+METRICS = Metrics()

@@ -1,0 +1,53 @@
+"""The policy document as it stands in a file; ``loader.py`` makes the engine's ``Policy`` of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from remediator.engine.model import ProofKind, Verdict
+from remediator.engine.rules import STEPS, Policy
+
+API_VERSION = "remediator.io/v1alpha1"
+KIND = "RemediationPolicy"
+
+# Verdicts after which this version has a plan. Others are reported and never acted on.
+ACTED_ON = (Verdict.DEAD, Verdict.UNREACHABLE)
+
+_DEFAULTS = Policy(name="", source="", content_hash="", verdicts=())
+
+
+class Metadata(msgspec.Struct, frozen=True, kw_only=True):
+    """Names the policy; the name stands in every record that the policy leads to."""
+
+    name: str
+
+
+class NodeSelector(msgspec.Struct, frozen=True, kw_only=True):
+    """Which nodes the policy is for: all labels must be present with these values."""
+
+    labels: dict[str, str] = {}
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """When, then, limits."""
+
+    verdicts: tuple[Verdict, ...]
+    subject: Literal["Node"] = "Node"
+    node_selector: NodeSelector = NodeSelector()
+    for_s: float = msgspec.field(name="for", default=0.0)
+    mode: Literal["observe", "enforce"] = "enforce"  # the stricter of this and the daemon's wins
+    steps: tuple[Literal["cordon", "fence", "release", "recover"], ...] = STEPS  # type: ignore[assignment]  # the same four words
+    required_proof: tuple[ProofKind, ...] = _DEFAULTS.required_proof
+    start_manual: bool = _DEFAULTS.start_manual
+    priority: int = _DEFAULTS.priority
+
+
+class PolicyDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One document of a policy file."""
+
+    api_version: Literal["remediator.io/v1alpha1"]
+    kind: Literal["RemediationPolicy"]
+    metadata: Metadata
+    spec: Spec
