@@ -35,7 +35,7 @@ class DecisionKind(enum.StrEnum):
     RESOLVED = "resolved"  # the incident is over
 
 
-class EvidenceRow(Record):
+class EvidenceRow(Record, frozen=True, kw_only=True):
     """What one plane said when the decision was made."""
 
     plane: str
@@ -45,7 +45,7 @@ class EvidenceRow(Record):
     detail: str = ""
 
 
-class ClauseRow(Record):
+class ClauseRow(Record, frozen=True, kw_only=True):
     """One clause of one policy, and whether it held."""
 
     policy: str
@@ -54,7 +54,7 @@ class ClauseRow(Record):
     held: bool
 
 
-class GuardRow(Record):
+class GuardRow(Record, frozen=True, kw_only=True):
     """One guard or budget that was asked, and what it answered."""
 
     guard: str
@@ -63,7 +63,7 @@ class GuardRow(Record):
     until: float | None = None
 
 
-class VmPlan(Record):
+class VmPlan(Record, frozen=True, kw_only=True):
     """One VM of a dead node: what its run strategy and disks mean for its recovery."""
 
     vm: Subject
@@ -74,7 +74,7 @@ class VmPlan(Record):
     claims: tuple[str, ...] = ()
 
 
-class Plan(Record):
+class Plan(Record, frozen=True, kw_only=True):
     """The ordered steps that a policy yields for one incident."""
 
     policy: str
@@ -85,7 +85,7 @@ class Plan(Record):
     vms: tuple[VmPlan, ...]
 
 
-class Decision(Record):
+class Decision(Record, frozen=True, kw_only=True):
     """One record of the journal: a choice or an outcome, its inputs, and why."""
 
     seq: int
@@ -109,6 +109,8 @@ class Decision(Record):
     outcome: Outcome | None = None
     proof: Proof | None = None
     boot_id: str = ""  # the node's boot that the incident is about
+    uid: str = ""  # uid of the subject's object
+    vm: VmPlan | None = None  # on PROGRESS: the VM, where the plan did not name it before
     stage: str = ""  # on PROGRESS: how far this VM's recovery has come
     retry_at: float | None = None  # when this will be tried or asked again
     schema: int = SCHEMA
@@ -127,7 +129,7 @@ class ChainError(Exception):
         self.problem = problem
 
 
-class Head(Record):
+class Head(Record, frozen=True, kw_only=True):
     """The end of the chain: the last record's sequence and the hash of its bytes."""
 
     seq: int = 0

@@ -6,7 +6,7 @@ from remediator.engine.chain import Decision
 from remediator.engine.model import Action, Record
 
 
-class RecordDecision(Record, tag_field="effect", tag="record"):
+class RecordDecision(Record, frozen=True, kw_only=True, tag_field="effect", tag="record"):
     """Append this record to the journal and wait for its acknowledgement.
 
     Every effect after it in the same list, and in later lists, must wait for that acknowledgement.
@@ -16,26 +16,26 @@ class RecordDecision(Record, tag_field="effect", tag="record"):
     payload: bytes  # the canonical bytes that the chain is computed over; append exactly these
 
 
-class StartAction(Record, tag_field="effect", tag="start"):
+class StartAction(Record, frozen=True, kw_only=True, tag_field="effect", tag="start"):
     """Hand this action to the runner. Its record stands before it in the same list."""
 
     action: Action
 
 
-class AskPower(Record, tag_field="effect", tag="ask-power"):
+class AskPower(Record, frozen=True, kw_only=True, tag_field="effect", tag="ask-power"):
     """Ask the node's fence device for its power state now, rather than at the next slow poll."""
 
     node: str
 
 
-class RaiseNotice(Record, tag_field="effect", tag="notice"):
+class RaiseNotice(Record, frozen=True, kw_only=True, tag_field="effect", tag="notice"):
     """Tell a human; the record with the same ``seq`` says why."""
 
     seq: int
     text: str
 
 
-class WakeAt(Record, tag_field="effect", tag="wake"):
+class WakeAt(Record, frozen=True, kw_only=True, tag_field="effect", tag="wake"):
     """Send a Tick at this time at the latest."""
 
     at: float

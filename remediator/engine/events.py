@@ -7,19 +7,19 @@ import msgspec
 from remediator.engine.model import FactKind, Facts, Outcome, Record, Signal
 
 
-class SignalSeen(Record, tag_field="event", tag="signal"):
+class SignalSeen(Record, frozen=True, kw_only=True, tag_field="event", tag="signal"):
     """One observation of one subject on one plane."""
 
     signal: Signal
 
 
-class ObjectSeen(Record, tag_field="event", tag="seen"):
+class ObjectSeen(Record, frozen=True, kw_only=True, tag_field="event", tag="seen"):
     """An object was added or changed, narrowed to its facts."""
 
     facts: Facts
 
 
-class ObjectGone(Record, tag_field="event", tag="gone"):
+class ObjectGone(Record, frozen=True, kw_only=True, tag_field="event", tag="gone"):
     """An object was deleted. A later one of the same name has another ``uid``."""
 
     kind: FactKind
@@ -28,13 +28,13 @@ class ObjectGone(Record, tag_field="event", tag="gone"):
     uid: str = ""
 
 
-class InventorySynced(Record, tag_field="event", tag="synced"):
+class InventorySynced(Record, frozen=True, kw_only=True, tag_field="event", tag="synced"):
     """Every object of this kind that existed when the watch began has been reported."""
 
     kind: FactKind
 
 
-class WatchProgressed(Record, tag_field="event", tag="progressed"):
+class WatchProgressed(Record, frozen=True, kw_only=True, tag_field="event", tag="progressed"):
     """A watch proved at ``at`` that it hears the API server; silence before it counts.
 
     ``watch`` is ``"leases"`` (the lease plane's) or ``"nodes"`` (kubelet and handler planes).
@@ -44,20 +44,20 @@ class WatchProgressed(Record, tag_field="event", tag="progressed"):
     at: float
 
 
-class ActionFinished(Record, tag_field="event", tag="finished"):
+class ActionFinished(Record, frozen=True, kw_only=True, tag_field="event", tag="finished"):
     """The runner ended an action."""
 
     outcome: Outcome
 
 
-class LeadershipGained(Record, tag_field="event", tag="leading"):
+class LeadershipGained(Record, frozen=True, kw_only=True, tag_field="event", tag="leading"):
     """This daemon became leader; sent once, after the journal was replayed into the engine."""
 
     identity: str
     epoch: int  # Lease.spec.leaseTransitions
 
 
-class Tick(Record, tag_field="event", tag="tick"):
+class Tick(Record, frozen=True, kw_only=True, tag_field="event", tag="tick"):
     """Time passed. Sent at least once a second, and when an asked-for wake-up is due."""
 
 

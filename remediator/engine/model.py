@@ -63,7 +63,7 @@ class Reading(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-class Signal(Record):
+class Signal(Record, frozen=True, kw_only=True):
     """One observation of one subject on one plane by one source.
 
     ``first`` marks what a watcher found when it started rather than saw happen: the beat is of
@@ -95,7 +95,7 @@ class RunStrategy(enum.StrEnum):
     NONE = ""
 
 
-class NodeFacts(Record, tag_field="kind", tag="Node"):
+class NodeFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Node"):
     """A Node object, narrowed to what a decision may need."""
 
     name: str
@@ -112,7 +112,7 @@ class NodeFacts(Record, tag_field="kind", tag="Node"):
     kubevirt: bool = False  # virt-handler runs here (label kubevirt.io/schedulable exists)
 
 
-class VmFacts(Record, tag_field="kind", tag="VirtualMachine"):
+class VmFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="VirtualMachine"):
     """A VirtualMachine object."""
 
     namespace: str
@@ -124,7 +124,7 @@ class VmFacts(Record, tag_field="kind", tag="VirtualMachine"):
     deleting: bool = False
 
 
-class VmiFacts(Record, tag_field="kind", tag="VirtualMachineInstance"):
+class VmiFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="VirtualMachineInstance"):
     """A VirtualMachineInstance object; its name is its VirtualMachine's, where it has one."""
 
     namespace: str
@@ -141,7 +141,7 @@ class VmiFacts(Record, tag_field="kind", tag="VirtualMachineInstance"):
     deleting: bool = False
 
 
-class PodFacts(Record, tag_field="kind", tag="Pod"):
+class PodFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Pod"):
     """A launcher pod (label ``kubevirt.io=virt-launcher``)."""
 
     namespace: str
@@ -155,7 +155,7 @@ class PodFacts(Record, tag_field="kind", tag="Pod"):
     deleting: bool = False
 
 
-class ClaimFacts(Record, tag_field="kind", tag="PersistentVolumeClaim"):
+class ClaimFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="PersistentVolumeClaim"):
     """A PersistentVolumeClaim."""
 
     namespace: str
@@ -166,7 +166,7 @@ class ClaimFacts(Record, tag_field="kind", tag="PersistentVolumeClaim"):
     storage_class: str = ""
 
 
-class VolumeFacts(Record, tag_field="kind", tag="PersistentVolume"):
+class VolumeFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="PersistentVolume"):
     """A PersistentVolume, and the hosts it is pinned to, if any."""
 
     name: str
@@ -176,7 +176,7 @@ class VolumeFacts(Record, tag_field="kind", tag="PersistentVolume"):
     pinned_to: tuple[str, ...] = ()  # hostnames of a required node affinity
 
 
-class AttachmentFacts(Record, tag_field="kind", tag="VolumeAttachment"):
+class AttachmentFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="VolumeAttachment"):
     """A VolumeAttachment."""
 
     name: str
@@ -186,7 +186,9 @@ class AttachmentFacts(Record, tag_field="kind", tag="VolumeAttachment"):
     attached: bool = False
 
 
-class NodeLeaseFacts(Record, tag_field="kind", tag="NodeMaintenanceLease"):
+class NodeLeaseFacts(
+    Record, frozen=True, kw_only=True, tag_field="kind", tag="NodeMaintenanceLease"
+):
     """A medik8s node lease (``medik8s-leases/node-NAME``): somebody claims this node.
 
     ``renewed_at`` is the holder's own clock; ``seen_at`` ours, when the last change was seen.
@@ -275,7 +277,7 @@ class ProofKind(enum.StrEnum):
     ASSUMED_AFTER = "assumed-after"
 
 
-class Proof(Record):
+class Proof(Record, frozen=True, kw_only=True):
     """One proof about one boot of one node. It dies with the next boot of that node."""
 
     kind: ProofKind
@@ -289,14 +291,14 @@ class Proof(Record):
 # --- actions --------------------------------------------------------------------------------------
 
 
-class Cordon(Record, tag_field="do", tag="cordon"):
+class Cordon(Record, frozen=True, kw_only=True, tag_field="do", tag="cordon"):
     """Mark the node unschedulable and add our own NoSchedule taint."""
 
     node: str
     node_uid: str
 
 
-class Fence(Record, tag_field="do", tag="fence"):
+class Fence(Record, frozen=True, kw_only=True, tag_field="do", tag="fence"):
     """Power the node off by its fence device and verify that it is off."""
 
     node: str
@@ -305,7 +307,7 @@ class Fence(Record, tag_field="do", tag="fence"):
     method: str  # name of the fence method in the configuration
 
 
-class Release(Record, tag_field="do", tag="release"):
+class Release(Record, frozen=True, kw_only=True, tag_field="do", tag="release"):
     """Add the out-of-service taint, so that volumes detach at once. Needs proof."""
 
     node: str
@@ -313,7 +315,7 @@ class Release(Record, tag_field="do", tag="release"):
     proof: Proof
 
 
-class ForceStop(Record, tag_field="do", tag="force-stop"):
+class ForceStop(Record, frozen=True, kw_only=True, tag_field="do", tag="force-stop"):
     """Delete one launcher pod of a proven dead node, by UID, with no grace. Never the VMI."""
 
     node: str
@@ -325,7 +327,7 @@ class ForceStop(Record, tag_field="do", tag="force-stop"):
     proof: Proof
 
 
-class StartVm(Record, tag_field="do", tag="start"):
+class StartVm(Record, frozen=True, kw_only=True, tag_field="do", tag="start"):
     """Ask KubeVirt to start a VM whose run strategy does not bring it back by itself."""
 
     namespace: str
@@ -333,7 +335,7 @@ class StartVm(Record, tag_field="do", tag="start"):
     vm_uid: str
 
 
-class Uncordon(Record, tag_field="do", tag="uncordon"):
+class Uncordon(Record, frozen=True, kw_only=True, tag_field="do", tag="uncordon"):
     """Take back what we put on a node: the two taints, and the cordon where it was ours.
 
     Where ``fenced_boot_id`` is set, the node had been fenced: the out-of-service taint goes only
@@ -348,7 +350,7 @@ class Uncordon(Record, tag_field="do", tag="uncordon"):
 Work = Cordon | Fence | Release | ForceStop | StartVm | Uncordon
 
 
-class Action(Record):
+class Action(Record, frozen=True, kw_only=True):
     """One attempt to change the world. Ids are deterministic, so that a repeat is recognised."""
 
     id: str  # "inc-17/fence/1", "inc-17/force-stop/payments/db/1"
@@ -367,7 +369,7 @@ class OutcomeStatus(enum.StrEnum):
     SPARED = "spared"  # the recheck found that the ground for acting is gone; nothing was touched
 
 
-class Outcome(Record):
+class Outcome(Record, frozen=True, kw_only=True):
     """What came of an action: the answer to "recheck, act, prove"."""
 
     action_id: str

@@ -10,7 +10,7 @@ from remediator.engine.model import NodeFacts, ProofKind, Record, Verdict
 STEPS = ("cordon", "fence", "release", "recover")
 
 
-class Policy(Record):
+class Policy(Record, frozen=True, kw_only=True):
     """One rule that a person wrote: when, then, limits. Built by ``remediator.policy``."""
 
     name: str
@@ -32,7 +32,7 @@ class Policy(Record):
     priority: int = 100  # lower is asked first; then by name
 
 
-class Match(Record):
+class Match(Record, frozen=True, kw_only=True):
     """What the policies said: the first that matched, if any, and every clause on the way."""
 
     policy: Policy | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from remediator.engine.model import Record
 
 
-class DetectionSettings(Record):
+class DetectionSettings(Record, frozen=True, kw_only=True):
     """When silence means something. All durations are seconds of *proven* watching."""
 
     # The kubelet renews its Lease every 10 s with 4 % jitter (kubelet: leaseDuration 40 s * 0.25).
@@ -29,7 +29,7 @@ class DetectionSettings(Record):
     boot_known_within_s: float = 15.0
 
 
-class BudgetSettings(Record):
+class BudgetSettings(Record, frozen=True, kw_only=True):
     """How much may be disrupted. Shares are rounded down, but one node may always be treated."""
 
     # More than half of a zone or a third of the cluster silent is more likely our own trouble, or
@@ -41,7 +41,7 @@ class BudgetSettings(Record):
     fence_cooldown_s: float = 600.0
 
 
-class PacingSettings(Record):
+class PacingSettings(Record, frozen=True, kw_only=True):
     """A fixed pace for restarts."""
 
     starts_at_once_cluster: int = 10
@@ -52,7 +52,7 @@ class PacingSettings(Record):
     start_timeout_s: float = 300.0
 
 
-class StepSettings(Record):
+class StepSettings(Record, frozen=True, kw_only=True):
     """How each step is tried. A step that fails is repeated, then escalated, then retried slowly."""
 
     cordon_deadline_s: float = 10.0
@@ -68,14 +68,14 @@ class StepSettings(Record):
     follow_up_s: float = 120.0
 
 
-class FenceMethod(Record):
+class FenceMethod(Record, frozen=True, kw_only=True):
     """A configured fence device and the nodes it can power off (shell patterns of names)."""
 
     name: str
     nodes: tuple[str, ...]
 
 
-class EngineSettings(Record):
+class EngineSettings(Record, frozen=True, kw_only=True):
     """All of it."""
 
     detection: DetectionSettings = DetectionSettings()

@@ -1,0 +1,153 @@
+"""What every part of the engine works with during one call: the pictures, the time, the record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from remediator.engine import chain
+from remediator.engine.chain import (
+    ClauseRow,
+    Decision,
+    DecisionKind,
+    EvidenceRow,
+    GuardRow,
+    Plan,
+    VmPlan,
+)
+from remediator.engine.effects import Effect, RaiseNotice, RecordDecision, StartAction, WakeAt
+from remediator.engine.evidence import Evidence
+from remediator.engine.incidents import Incident, InvariantError, Trigger, next_state
+from remediator.engine.inventory import Inventory
+from remediator.engine.model import Action, Outcome, Proof, Subject, Verdict
+from remediator.engine.rules import Policy
+from remediator.engine.settings import EngineSettings, FenceMethod
+from remediator.engine.state import EngineState, apply
+
+
+class Context:
+    """The engine's memory and the effects collected during the current call of ``handle``."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        policies: Sequence[Policy],
+        fence_methods: Sequence[FenceMethod],
+        *,
+        enforce: bool,
+    ) -> None:
+        self.settings = settings
+        self.policies = tuple(policies)
+        self.fence_methods = tuple(fence_methods)
+        self.enforce = enforce
+        self.inventory = Inventory()
+        self.evidence = Evidence(settings.detection)
+        self.state = EngineState()
+        self.identity = ""
+        self.epoch = 0
+        self.now = 0.0
+        self.effects: list[Effect] = []
+
+    def record(
+        self,
+        kind: DecisionKind,
+        subject: Subject,
+        why: str,
+        *,
+        incident: Incident | None = None,
+        incident_id: str = "",
+        trigger: Trigger | None = None,
+        verdict: Verdict | None = None,
+        row: str = "",
+        evidence: tuple[EvidenceRow, ...] = (),
+        clauses: tuple[ClauseRow, ...] = (),
+        guards: tuple[GuardRow, ...] = (),
+        plan: Plan | None = None,
+        action: Action | None = None,
+        outcome: Outcome | None = None,
+        proof: Proof | None = None,
+        boot_id: str = "",
+        uid: str = "",
+        vm: VmPlan | None = None,
+        stage: str = "",
+        retry_at: float | None = None,
+    ) -> Decision:
+        """Add one record: link it, apply it to the state, and ask for its append."""
+        state = incident.state if incident is not None else None
+        if trigger is not None:
+            if incident is None:
+                raise InvariantError(f"{kind}: nothing to move by {trigger}")
+            state = next_state(incident.state, trigger)
+        head = self.state.head
+        decision = Decision(
+            seq=head.seq + 1,
+            prev=head.digest,
+            at=round(self.now, 6),
+            leader=self.identity,
+            epoch=self.epoch,
+            kind=kind,
+            subject=subject,
+            why=why,
+            mode="enforce" if self.enforce else "observe",
+            incident=incident_id or (incident.id if incident is not None else ""),
+            state=state,
+            verdict=verdict,
+            row=row,
+            evidence=evidence,
+            clauses=clauses,
+            guards=guards,
+            plan=plan,
+            action=action,
+            outcome=outcome,
+            proof=proof,
+            boot_id=boot_id,
+            uid=uid,
+            vm=vm,
+            stage=stage,
+            retry_at=retry_at,
+        )
+        self.commit(decision)
+        return decision
+
+    def commit(self, decision: Decision) -> None:
+        """Seal a finished record: apply it and ask for its append."""
+        payload = chain.encode(decision)
+        self.effects.append(RecordDecision(decision=decision, payload=payload))
+        apply(self.state, decision, chain.advance(payload, decision.seq))
+
+    def start(
+        self,
+        action: Action,
+        why: str,
+        *,
+        trigger: Trigger | None = None,
+        guards: tuple[GuardRow, ...] = (),
+    ) -> None:
+        """Record that an action is about to be started, and ask for it."""
+        incident = self.state.incidents.get(action.incident)
+        if str(action.subject) in self.state.busy:
+            raise InvariantError(f"{action.subject} already has an action in flight")
+        self.record(
+            DecisionKind.STARTED,
+            action.subject,
+            why,
+            incident=incident,
+            incident_id=action.incident,
+            trigger=trigger,
+            action=action,
+            guards=guards,
+            proof=getattr(action.work, "proof", None),
+        )
+        self.effects.append(StartAction(action=action))
+
+    def notice(self, decision: Decision) -> None:
+        """Tell a human about a record."""
+        self.effects.append(RaiseNotice(seq=decision.seq, text=decision.why))
+
+    def wake_at(self, at: float) -> None:
+        """Ask to be called again at ``at`` at the latest."""
+        self.effects.append(WakeAt(at=at))
+
+    def retry_delay_s(self, attempt: int) -> float:
+        """Return how long to wait after the ``attempt``-th failure of a step."""
+        steps = self.settings.steps
+        return min(steps.retry_cap_s, steps.retry_after_s * 2.0 ** max(0, attempt - 1))

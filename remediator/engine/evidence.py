@@ -1,0 +1,302 @@
+"""What each plane says about a node now: silence is measured in proven watching, not in time.
+
+A plane's silence grows only while its watch proves that it hears the API server. After a stretch in
+which it did not, every node of that plane gets a fresh full period: we were deaf, they were not
+silent. Clocks of nodes are never compared with ours: a beat is a change, whatever it says.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from remediator.engine.chain import EvidenceRow
+from remediator.engine.model import NodeFacts, Plane, Reading, Signal
+from remediator.engine.settings import DetectionSettings
+
+
+class ProvenTime:
+    """A stopwatch that runs only while a watch proves progress."""
+
+    def __init__(self, gap_s: float) -> None:
+        self._gap_s = gap_s
+        self._last_at: float | None = None
+        self.proven_s = 0.0
+        self.floor_s = 0.0  # the reading when the watch last came back from deafness
+
+    def progress(self, at: float) -> None:
+        """Note a sign of life of the watch at ``at``."""
+        if self._last_at is None:
+            self._last_at = at
+            return
+        passed_s = at - self._last_at
+        if passed_s <= 0:
+            return
+        self._last_at = at
+        if passed_s <= self._gap_s:
+            self.proven_s += passed_s
+        else:
+            self.floor_s = self.proven_s
+
+
+class Beat:
+    """The last beat of one node on one plane."""
+
+    __slots__ = ("at", "live", "mark_s")
+
+    def __init__(self) -> None:
+        self.at = 0.0  # our clock
+        self.mark_s = 0.0  # the plane's proven time then
+        self.live = False  # seen to happen, not merely found when the watch began
+
+
+class BeatPlane:
+    """All nodes' beats on one plane, and which of them fell silent."""
+
+    def __init__(self, gap_s: float, silent_after_s: float) -> None:
+        self.time = ProvenTime(gap_s)
+        self.silent_after_s = silent_after_s
+        self.beats: dict[str, Beat] = {}
+        self._due: list[tuple[float, str]] = []  # (proven time at which silence would be reached)
+
+    def beat(self, node: str, at: float, *, first: bool) -> bool:
+        """Note a beat; True when the node was silent or unknown before it."""
+        self.time.progress(at)
+        beat = self.beats.get(node)
+        if beat is None:
+            beat = self.beats[node] = Beat()
+            heapq.heappush(self._due, (self.time.proven_s + self.silent_after_s, node))
+        woke = not beat.live or self.silence_s(node) >= self.silent_after_s
+        beat.at = at
+        beat.mark_s = self.time.proven_s
+        beat.live = not first
+        return woke
+
+    def forget(self, node: str) -> None:
+        """Forget a deleted node."""
+        self.beats.pop(node, None)
+
+    def silence_s(self, node: str) -> float:
+        """Return how long, in proven seconds, this node has not beaten; 0 when never seen."""
+        beat = self.beats.get(node)
+        if beat is None:
+            return 0.0
+        return self.time.proven_s - max(beat.mark_s, self.time.floor_s)
+
+    def newly_due(self) -> list[str]:
+        """Return the nodes whose silence may have reached its limit since the last call."""
+        due: list[str] = []
+        while self._due and self._due[0][0] <= self.time.proven_s:
+            _, node = heapq.heappop(self._due)
+            beat = self.beats.get(node)
+            if beat is None:
+                continue
+            at_s = max(beat.mark_s, self.time.floor_s) + self.silent_after_s
+            if at_s <= self.time.proven_s:
+                due.append(node)
+                # Looked at again one period later, should it stay silent.
+                at_s = self.time.proven_s + self.silent_after_s
+            heapq.heappush(self._due, (at_s, node))
+        return due
+
+
+class Power:
+    """What the fence device said last."""
+
+    __slots__ = ("at", "detail", "off_since", "reading", "source")
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self.reading = Reading.UNKNOWN
+        self.off_since: float | None = None  # first of an unbroken run of "off"
+        self.source = ""
+        self.detail = ""
+
+
+class Ready:
+    """The Ready condition as the node status reports it."""
+
+    __slots__ = ("at", "detail", "reading", "since")
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self.reading = Reading.UNKNOWN
+        self.since = 0.0
+        self.detail = ""
+
+
+class PlaneValues:
+    """One value per plane: the key into the verdict table, and the rows that a record keeps."""
+
+    __slots__ = ("handler", "kubelet", "lease", "network", "power", "storage")
+
+    def __init__(self, *, lease: str, handler: str, power: str, kubelet: str) -> None:
+        self.lease = lease  # up, quiet, silent, unknown
+        self.handler = handler  # up, silent, unknown
+        self.power = power  # on, off, gone, unknown
+        self.kubelet = kubelet  # up, down, unknown
+        self.network = "unknown"  # no prober reports yet
+        self.storage = "unknown"  # nor any storage
+
+
+class Evidence:
+    """All evidence about all nodes."""
+
+    def __init__(self, settings: DetectionSettings) -> None:
+        self._settings = settings
+        self.leases = BeatPlane(settings.lease_watch_gap_s, settings.lease_silent_after_s)
+        self.handlers = BeatPlane(settings.node_watch_gap_s, settings.handler_silent_after_s)
+        self.power: dict[str, Power] = {}
+        self.ready: dict[str, Ready] = {}
+
+    def signal(self, signal: Signal) -> bool:
+        """Take in one observation of a node; True when the node should be looked at again."""
+        node = signal.subject.name
+        match signal.plane:
+            case Plane.LEASE:
+                if signal.reading is not Reading.UP:
+                    return False
+                return self.leases.beat(node, signal.at, first=signal.first)
+            case Plane.HANDLER:
+                if signal.reading is not Reading.UP:
+                    return False  # unparsable: no beat, and no proof of silence either
+                woke = self.handlers.beat(node, signal.at, first=signal.first)
+                return woke or self.leases.silence_s(node) >= self._settings.lease_silent_after_s
+            case Plane.POWER:
+                return self._note_power(node, signal)
+            case Plane.KUBELET:
+                return self._note_ready(node, signal)
+            case _:
+                return False  # planes that this version does not weigh
+
+    def forget(self, node: str) -> None:
+        """Forget a deleted node."""
+        self.leases.forget(node)
+        self.handlers.forget(node)
+        self.power.pop(node, None)
+        self.ready.pop(node, None)
+
+    def overdue(self, node: str) -> bool:
+        """Whether the node's lease renewal is late, be it not yet long enough to suspect it."""
+        return self.leases.silence_s(node) >= self._settings.lease_overdue_after_s
+
+    def beaten_since(self, node: str, at: float) -> bool:
+        """Whether a lease renewal was seen to happen after ``at``."""
+        beat = self.leases.beats.get(node)
+        return beat is not None and beat.live and beat.at > at
+
+    def values(self, node: NodeFacts, now: float) -> PlaneValues:
+        """Return what each plane says of this node at ``now``."""
+        power = self._power_value(node.name, now)
+        return PlaneValues(
+            lease=self._lease_value(node.name, power),
+            handler=self._handler_value(node),
+            power=power,
+            kubelet=self._kubelet_value(node.name, now),
+        )
+
+    def rows(self, node: NodeFacts, now: float) -> tuple[EvidenceRow, ...]:
+        """Return the evidence as a record keeps it."""
+        values = self.values(node, now)
+        lease, handler = self.leases.beats.get(node.name), self.handlers.beats.get(node.name)
+        power = self.power.get(node.name) or Power()
+        ready = self.ready.get(node.name) or Ready()
+        return (
+            _beat_row("lease", values.lease, lease, self.leases.silence_s(node.name), now),
+            _beat_row("handler", values.handler, handler, self.handlers.silence_s(node.name), now),
+            EvidenceRow(
+                plane="power",
+                value=values.power,
+                since_s=round(now - power.at, 3) if power.at else 0.0,
+                source=power.source,
+                detail=power.detail,
+            ),
+            EvidenceRow(
+                plane="kubelet",
+                value=values.kubelet,
+                since_s=round(now - ready.since, 3) if ready.since else 0.0,
+                source="node status",
+                detail=ready.detail,
+            ),
+        )
+
+    def _note_power(self, node: str, signal: Signal) -> bool:
+        power = self.power.setdefault(node, Power())
+        if signal.at < power.at:
+            return False  # out of order
+        changed = signal.reading is not power.reading
+        if signal.reading is Reading.DOWN:
+            power.off_since = signal.at if power.off_since is None else power.off_since
+        elif signal.reading is Reading.UP:
+            power.off_since = None
+        power.at, power.reading = signal.at, signal.reading
+        power.source, power.detail = signal.source, signal.detail
+        return changed or signal.reading is Reading.DOWN
+
+    def _note_ready(self, node: str, signal: Signal) -> bool:
+        ready = self.ready.setdefault(node, Ready())
+        if signal.at < ready.at:
+            return False
+        if signal.reading is not ready.reading:
+            ready.since = signal.at
+        ready.at, ready.reading, ready.detail = signal.at, signal.reading, signal.detail
+        return True
+
+    def _lease_value(self, node: str, power: str) -> str:
+        beat = self.leases.beats.get(node)
+        if beat is None:
+            return "unknown"
+        silence_s = self.leases.silence_s(node)
+        if silence_s >= self._settings.lease_silent_after_s:
+            return "silent"
+        if not beat.live or beat.mark_s < self.leases.time.floor_s:
+            return "unknown"  # not heard since we began, or since we were deaf
+        if power == "off":
+            off_since = self.power[node].off_since or 0.0
+            heard_after_off = beat.at > off_since + self._settings.contradiction_after_s
+            return "up" if heard_after_off else "quiet"
+        return "quiet" if silence_s >= self._settings.lease_overdue_after_s else "up"
+
+    def _handler_value(self, node: NodeFacts) -> str:
+        beat = self.handlers.beats.get(node.name)
+        if not node.kubevirt or beat is None:
+            return "unknown"
+        if self.handlers.silence_s(node.name) >= self._settings.handler_silent_after_s:
+            return "silent"
+        if not beat.live:
+            return "unknown"
+        lease = self.leases.beats.get(node.name)
+        silent_s = self._settings.lease_silent_after_s
+        if lease is not None and self.leases.silence_s(node.name) >= silent_s:
+            # Beats are up to 132 s apart: one from before the lease fell silent says nothing now.
+            return "up" if beat.at > lease.at + silent_s else "unknown"
+        return "up"
+
+    def _power_value(self, node: str, now: float) -> str:
+        power = self.power.get(node)
+        if power is None or now - power.at > self._settings.power_fresh_s:
+            return "unknown"
+        return {Reading.UP: "on", Reading.DOWN: "off"}.get(power.reading, "unknown")
+
+    def _kubelet_value(self, node: str, now: float) -> str:
+        ready = self.ready.get(node)
+        if ready is None or ready.reading is Reading.UNKNOWN:
+            return "unknown"  # Unknown is the node controller's reading of the same lease
+        if ready.reading is Reading.UP:
+            return "up"
+        stood = now - ready.since >= self._settings.degraded_after_s
+        return "down" if stood else "unknown"
+
+
+def _beat_row(
+    plane: str, value: str, beat: Beat | None, silence_s: float, now: float
+) -> EvidenceRow:
+    if beat is None:
+        return EvidenceRow(plane=plane, value=value, since_s=0.0, detail="never seen")
+    kind = "last seen" if beat.live else "found at start"
+    return EvidenceRow(
+        plane=plane,
+        value=value,
+        since_s=round(silence_s, 3),
+        source="watch",
+        detail=f"{kind} {now - beat.at:.1f} s ago",
+    )

@@ -1,0 +1,178 @@
+"""The engine's picture of the cluster, built from events alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TypeVar, assert_never
+
+from remediator.engine.model import (
+    AttachmentFacts,
+    ClaimFacts,
+    FactKind,
+    Facts,
+    NodeFacts,
+    NodeLeaseFacts,
+    PodFacts,
+    Subject,
+    VmFacts,
+    VmiFacts,
+    VolumeFacts,
+    vm_subject,
+)
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+Key = tuple[str, str]  # (namespace, name)
+
+# Without these no plan may be made: a missing list must not look like an empty cluster.
+REQUIRED_KINDS = frozenset({FactKind.NODE, FactKind.VM, FactKind.VMI, FactKind.POD})
+
+_FINAL_PHASES = frozenset({"Succeeded", "Failed"})
+
+
+class Inventory:
+    """Nodes, VMs, VMIs, launcher pods and volumes, indexed by the node that they are on."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, NodeFacts] = {}
+        self.vms: dict[Key, VmFacts] = {}
+        self.vmis: dict[Key, VmiFacts] = {}
+        self.pods: dict[Key, PodFacts] = {}
+        self.claims: dict[Key, ClaimFacts] = {}
+        self.volumes: dict[str, VolumeFacts] = {}
+        self.attachments: dict[str, AttachmentFacts] = {}
+        self.leases: dict[str, NodeLeaseFacts] = {}  # by node
+        self.synced_kinds: set[FactKind] = set()
+        self._vmis_on: dict[str, set[Key]] = defaultdict(set)
+        self._pods_on: dict[str, set[Key]] = defaultdict(set)
+        self._pods_of: dict[Key, set[Key]] = defaultdict(set)
+        self._zones: dict[str, set[str]] = defaultdict(set)
+
+    @property
+    def synced(self) -> bool:
+        """Whether every kind that a plan needs has been listed completely."""
+        return self.synced_kinds >= REQUIRED_KINDS
+
+    def put(self, facts: Facts) -> Facts | None:
+        """Store an object; return what was known of it before."""
+        match facts:
+            case NodeFacts():
+                old_node = self.nodes.get(facts.name)
+                if old_node is not None:
+                    self._zones[old_node.zone].discard(facts.name)
+                self._zones[facts.zone].add(facts.name)
+                self.nodes[facts.name] = facts
+                return old_node
+            case VmFacts():
+                return _swap(self.vms, (facts.namespace, facts.name), facts)
+            case VmiFacts():
+                old_vmi = _swap(self.vmis, (facts.namespace, facts.name), facts)
+                self._index_vmi(old_vmi, facts)
+                return old_vmi
+            case PodFacts():
+                old_pod = _swap(self.pods, (facts.namespace, facts.name), facts)
+                self._index_pod(old_pod, facts)
+                return old_pod
+            case ClaimFacts():
+                return _swap(self.claims, (facts.namespace, facts.name), facts)
+            case VolumeFacts():
+                return _swap(self.volumes, facts.name, facts)
+            case AttachmentFacts():
+                return _swap(self.attachments, facts.name, facts)
+            case NodeLeaseFacts():
+                return _swap(self.leases, facts.node, facts)
+            case _:
+                assert_never(facts)
+
+    def drop(self, kind: FactKind, namespace: str, name: str, uid: str) -> Facts | None:
+        """Forget a deleted object; return what was known, or None when it is another by now."""
+        key = (namespace, name)
+        found: Facts | None
+        match kind:
+            case FactKind.NODE:
+                found = _pop(self.nodes, name, uid)
+                if isinstance(found, NodeFacts):
+                    self._zones[found.zone].discard(name)
+            case FactKind.VM:
+                found = _pop(self.vms, key, uid)
+            case FactKind.VMI:
+                found = _pop(self.vmis, key, uid)
+                if isinstance(found, VmiFacts):
+                    self._index_vmi(found, None)
+            case FactKind.POD:
+                found = _pop(self.pods, key, uid)
+                if isinstance(found, PodFacts):
+                    self._index_pod(found, None)
+            case FactKind.CLAIM:
+                found = _pop(self.claims, key, uid)
+            case FactKind.VOLUME:
+                found = _pop(self.volumes, name, uid)
+            case FactKind.ATTACHMENT:
+                found = _pop(self.attachments, name, uid)
+            case FactKind.NODE_LEASE:
+                node = name.removeprefix("node-")
+                found = _pop(self.leases, node, uid)
+            case _:
+                assert_never(kind)
+        return found
+
+    def vmis_on(self, node: str) -> list[VmiFacts]:
+        """Return the VMIs whose status names this node and that have not ended, by name."""
+        found = (self.vmis[key] for key in sorted(self._vmis_on.get(node, ())))
+        return [vmi for vmi in found if vmi.phase not in _FINAL_PHASES]
+
+    def pods_on(self, node: str) -> list[PodFacts]:
+        """Return the launcher pods bound to this node, by name."""
+        return [self.pods[key] for key in sorted(self._pods_on.get(node, ()))]
+
+    def pods_of(self, vmi: Subject) -> list[PodFacts]:
+        """Return the launcher pods of a VM, by name."""
+        return [self.pods[key] for key in sorted(self._pods_of.get((vmi.namespace, vmi.name), ()))]
+
+    def vm(self, subject: Subject) -> VmFacts | None:
+        """Return a VirtualMachine."""
+        return self.vms.get((subject.namespace, subject.name))
+
+    def vmi(self, subject: Subject) -> VmiFacts | None:
+        """Return a VirtualMachineInstance."""
+        return self.vmis.get((subject.namespace, subject.name))
+
+    def zone_members(self, zone: str) -> frozenset[str]:
+        """Return the names of the nodes in a zone."""
+        return frozenset(self._zones.get(zone, ()))
+
+    def _index_vmi(self, old: VmiFacts | None, new: VmiFacts | None) -> None:
+        if old is not None and (new is None or old.node != new.node):
+            self._vmis_on[old.node].discard((old.namespace, old.name))
+        if new is not None and new.node:
+            self._vmis_on[new.node].add((new.namespace, new.name))
+
+    def _index_pod(self, old: PodFacts | None, new: PodFacts | None) -> None:
+        if old is not None:
+            key = (old.namespace, old.name)
+            self._pods_on[old.node].discard(key)
+            self._pods_of[(old.namespace, old.vmi)].discard(key)
+        if new is not None:
+            key = (new.namespace, new.name)
+            if new.node:
+                self._pods_on[new.node].add(key)
+            self._pods_of[(new.namespace, new.vmi)].add(key)
+
+
+def vm_of(pod: PodFacts) -> Subject:
+    """Return the VM that a launcher pod runs."""
+    return vm_subject(pod.namespace, pod.vmi)
+
+
+def _swap(table: dict[K, V], key: K, value: V) -> V | None:
+    old = table.get(key)
+    table[key] = value
+    return old
+
+
+def _pop(table: dict[K, V], key: K, uid: str) -> V | None:
+    found = table.get(key)
+    if found is None or (uid and getattr(found, "uid", uid) != uid):
+        return None
+    return table.pop(key)

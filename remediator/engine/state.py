@@ -1,0 +1,209 @@
+"""What the engine remembers, changed in one way only: by applying its own records.
+
+The live engine and a replay after a crash run the same ``apply``, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from remediator.engine.chain import Decision, DecisionKind, Head
+from remediator.engine.incidents import Incident, InvariantError, Residue, Stage, VmProgress
+from remediator.engine.model import (
+    Action,
+    Cordon,
+    Fence,
+    ForceStop,
+    IncidentState,
+    Outcome,
+    OutcomeStatus,
+    Release,
+    StartVm,
+    Uncordon,
+    Verdict,
+)
+
+
+class EngineState(msgspec.Struct, kw_only=True):
+    """Open incidents, actions in flight, what is owed to nodes, and the end of the chain."""
+
+    head: Head = Head()
+    leader: str = ""
+    epoch: int = 0
+    incidents: dict[str, Incident] = {}
+    open_on: dict[str, str] = {}  # subject -> incident
+    pending: dict[str, Action] = {}  # action id -> action without an outcome
+    busy: dict[str, str] = {}  # subject -> action id: at most one action per subject
+    fenced_at: dict[str, float] = {}  # node -> last time it was fenced
+    residues: dict[str, Residue] = {}  # node -> what we owe it
+
+    def incident_on(self, subject: object) -> Incident | None:
+        """Return the open incident of a subject."""
+        found = self.open_on.get(str(subject))
+        return None if found is None else self.incidents[found]
+
+
+def apply(state: EngineState, decision: Decision, head: Head) -> None:
+    """Change ``state`` by one record; ``head`` is the chain's end after it."""
+    state.head = head
+    if decision.kind is DecisionKind.LEADING:
+        state.leader, state.epoch = decision.leader, decision.epoch
+        return
+    if decision.kind is DecisionKind.OPENED:
+        _open(state, decision)
+        return
+    if decision.action is not None:
+        if decision.outcome is None:
+            _start(state, decision, decision.action)
+        else:
+            _finish(state, decision, decision.action, decision.outcome)
+    incident = state.incidents.get(decision.incident)
+    if incident is None:
+        _residue_notes(state, decision)
+        return
+    if decision.state is not None:
+        incident.state = decision.state
+    match decision.kind:
+        case DecisionKind.VERDICT:
+            _verdict(incident, decision)
+        case DecisionKind.PLANNED if decision.plan is not None:
+            incident.plan, incident.step, incident.attempts = decision.plan, 0, {}
+            incident.retry_at, incident.answered = 0.0, ""
+            incident.vms = {
+                str(vm.vm): VmProgress(plan=vm, since_at=decision.at) for vm in decision.plan.vms
+            }
+        case DecisionKind.REFUSED | DecisionKind.ESCALATED:
+            incident.answered = decision.stage
+            incident.retry_at = decision.retry_at or 0.0
+            if decision.stage == "proof-void":
+                incident.proof = None
+        case DecisionKind.PROGRESS:
+            _progress(incident, decision)
+        case DecisionKind.RESOLVED:
+            del state.incidents[incident.id]
+            del state.open_on[str(incident.subject)]
+        case _:
+            pass
+
+
+def _open(state: EngineState, decision: Decision) -> None:
+    if decision.state is None or decision.verdict is None:
+        raise InvariantError(f"record {decision.seq} opens an incident without state or verdict")
+    state.incidents[decision.incident] = Incident(
+        id=decision.incident,
+        subject=decision.subject,
+        state=decision.state,
+        opened_at=decision.at,
+        node_uid=decision.uid,
+        boot_id=decision.boot_id,
+        verdict=decision.verdict,
+        verdict_at=decision.at,
+        row=decision.row,
+        contradicted=decision.verdict is Verdict.CONTRADICTION,
+    )
+    state.open_on[str(decision.subject)] = decision.incident
+
+
+def _verdict(incident: Incident, decision: Decision) -> None:
+    if decision.verdict is not None:
+        incident.verdict, incident.verdict_at = decision.verdict, decision.at
+        incident.row = decision.row
+        if decision.verdict is Verdict.CONTRADICTION:
+            incident.contradicted = True
+    if decision.boot_id:
+        incident.boot_id = decision.boot_id
+    if decision.state is IncidentState.CONFIRMED:
+        incident.convicted_at = decision.at
+    incident.answered = ""
+
+
+def _progress(incident: Incident, decision: Decision) -> None:
+    key = str(decision.subject)
+    progress = incident.vms.get(key)
+    if progress is None:
+        if decision.vm is None:
+            raise InvariantError(f"record {decision.seq}: progress of {key}, which has no plan")
+        progress = incident.vms[key] = VmProgress(plan=decision.vm)
+    progress.stage, progress.since_at = Stage(decision.stage), decision.at
+    if progress.stage in (Stage.STOPPED, Stage.REQUESTED) and not progress.started_at:
+        progress.started_at = decision.at  # somebody else stopped it
+
+
+def _start(state: EngineState, decision: Decision, action: Action) -> None:
+    state.pending[action.id] = action
+    state.busy[str(action.subject)] = action.id
+    incident = state.incidents.get(action.incident)
+    work = action.work
+    if isinstance(work, (Cordon, Release)) and action.subject.kind == "node":
+        # From the first touch on we owe the node its clean-up, even if we never learn the outcome.
+        residue = state.residues.setdefault(
+            work.node,
+            Residue(node=work.node, node_uid=work.node_uid, incident=action.incident),
+        )
+        if isinstance(work, Release):
+            residue.fenced_boot_id, residue.proof_at = work.proof.boot_id, work.proof.at
+    if isinstance(work, Uncordon):
+        return
+    if incident is None:
+        return
+    if isinstance(work, (ForceStop, StartVm)):
+        progress = incident.vms[str(action.subject)]
+        stopping = isinstance(work, ForceStop)
+        progress.stage = Stage.STOPPING if stopping else Stage.STARTING
+        progress.since_at = decision.at
+        progress.started_at = progress.started_at or decision.at
+        progress.attempts = action.attempt
+    else:
+        incident.attempts[incident.next_step] = action.attempt
+
+
+def _finish(state: EngineState, decision: Decision, action: Action, outcome: Outcome) -> None:
+    state.pending.pop(action.id, None)
+    state.busy.pop(str(action.subject), None)
+    work, done = action.work, outcome.status is OutcomeStatus.SUCCEEDED
+    retry_at = decision.retry_at or 0.0
+    if isinstance(work, Uncordon):
+        residue = state.residues.get(work.node)
+        if residue is None:
+            return
+        if done:
+            del state.residues[work.node]
+        else:
+            residue.attempts, residue.retry_at = action.attempt, retry_at
+        return
+    incident = state.incidents.get(action.incident)
+    if isinstance(work, Fence) and outcome.proof is not None:
+        state.fenced_at[work.node] = outcome.finished_at
+        residue = state.residues.get(work.node)
+        if residue is not None:
+            residue.fenced_boot_id = outcome.proof.boot_id
+            residue.proof_at = outcome.proof.at
+    if incident is None:
+        return
+    if isinstance(work, (ForceStop, StartVm)):
+        progress = incident.vms[str(action.subject)]
+        progress.since_at = outcome.finished_at
+        if isinstance(work, ForceStop):
+            progress.stage = Stage.STOPPED if done else Stage.WAITING
+        elif not done:
+            progress.stage = Stage.STOPPED
+        progress.retry_at = retry_at
+        return
+    incident.retry_at = retry_at
+    if outcome.proof is not None:
+        incident.proof = outcome.proof
+    if done:
+        incident.step += 1
+        if isinstance(work, Release):
+            incident.released_at = outcome.finished_at
+
+
+def _residue_notes(state: EngineState, decision: Decision) -> None:
+    """Apply records about a node whose incident is over but which we still owe its clean-up."""
+    residue = state.residues.get(decision.subject.name)
+    if residue is None or residue.incident != decision.incident:
+        return
+    if decision.kind is DecisionKind.ESCALATED:
+        residue.alarmed = True
+    elif decision.kind is DecisionKind.RESOLVED:
+        del state.residues[residue.node]
