@@ -1,0 +1,1 @@
+"""Active checks become signals on the bus."""

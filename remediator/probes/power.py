@@ -1,0 +1,190 @@
+"""Ask the BMCs: slowly in peace, at once and often when the engine suspects a node.
+
+A reading that was asked for is always published, because the engine waits for it. In peace only
+changes are, and a refresh now and then, so that thousands of nodes cost the bus next to nothing. No
+answer, an error or a state between on and off is ``UNKNOWN``: only the word "off" means off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Annotated, Final
+
+import msgspec
+import structlog
+
+from remediator.bus.protocols import EventPublisher
+from remediator.bus.subjects import signal_subject
+from remediator.clock import Clock
+from remediator.engine.events import SignalSeen, encoder
+from remediator.engine.model import Plane, Reading, Signal, node_subject
+from remediator.power import PowerReading
+
+log = structlog.get_logger(__name__)
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+_NODES_CHECK_S: Final = 5.0  # how soon a new node is noticed and given its first poll
+
+
+class PowerProbeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often BMCs are asked. BMCs are slow and few of them bear more than a read a second."""
+
+    peace_period_s: Positive = 60.0  # between polls of a node that nobody asks about
+    refresh_s: Positive = 300.0  # an unchanged reading is published again after this time
+    asked_period_s: Positive = 2.0  # between polls after ``ask``
+    asked_for_s: Positive = 60.0  # how long one ``ask`` lasts
+    poll_deadline_s: Positive = 8.0  # one poll in all; the device's own timeout should be shorter
+    in_flight_peace: Annotated[int, msgspec.Meta(ge=1)] = 16
+    in_flight_asked: Annotated[int, msgspec.Meta(ge=1)] = 32  # a dead rack must not delay these
+
+
+class _Watch:
+    """What the probe remembers of one node. Times are epoch seconds."""
+
+    __slots__ = ("asked_until", "due_at", "polling", "published", "published_at")
+
+    def __init__(self, due_at: float) -> None:
+        self.due_at = due_at
+        self.asked_until = 0.0
+        self.polling = False
+        self.published: tuple[Reading, str] | None = None
+        self.published_at = 0.0
+
+
+class PowerProbe:
+    """Polls ``power_state`` of every node that ``nodes`` names, and publishes on plane ``power``.
+
+    ``nodes`` names the nodes that have a fence device. ``run`` works until cancelled; ``ask`` may be
+    called at any time, also for a node that ``nodes`` does not name yet.
+    """
+
+    def __init__(
+        self,
+        power_state: Callable[[str], Awaitable[PowerReading]],
+        nodes: Callable[[], Iterable[str]],
+        publisher: EventPublisher,
+        clock: Clock,
+        rng: random.Random,
+        settings: PowerProbeSettings | None = None,
+    ) -> None:
+        self._power_state = power_state
+        self._nodes = nodes
+        self._publisher = publisher
+        self._clock = clock
+        self._rng = rng
+        self._settings = settings or PowerProbeSettings()
+        self._watches: dict[str, _Watch] = {}
+        self._wake = asyncio.Event()
+        self._peace = 0  # polls in flight
+        self._asked = 0
+
+    def ask(self, node: str) -> None:
+        """Poll this node now and then every ``asked_period_s`` for ``asked_for_s``."""
+        now = self._clock.now()
+        watch = self._watches.setdefault(node, _Watch(now))
+        if watch.asked_until <= now:
+            watch.due_at = now
+        watch.asked_until = now + self._settings.asked_for_s
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Poll until cancelled; no answer of a BMC ends it."""
+        async with asyncio.TaskGroup() as polls:
+            while True:
+                self._wake.clear()
+                now = self._clock.now()
+                self._adopt(now)
+                next_at = self._start_due(polls, now)
+                try:
+                    async with asyncio.timeout(max(0.0, next_at - now)):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue  # the next poll is due
+
+    def _adopt(self, now: float) -> None:
+        """Take up new nodes, spread over a period, and forget those that are gone."""
+        named = set(self._nodes())
+        for node in named - self._watches.keys():
+            spread_s = self._rng.uniform(0.0, self._settings.peace_period_s)
+            self._watches[node] = _Watch(now + spread_s)
+        for node in self._watches.keys() - named:
+            watch = self._watches[node]
+            if watch.asked_until <= now and not watch.polling:
+                del self._watches[node]
+
+    def _start_due(self, polls: asyncio.TaskGroup, now: float) -> float:
+        """Start the polls that are due and that fit; return when to look again."""
+        next_at = now + _NODES_CHECK_S
+        for node, watch in self._watches.items():
+            if watch.polling:
+                continue
+            if watch.due_at > now:
+                next_at = min(next_at, watch.due_at)
+                continue
+            asked = watch.asked_until > now
+            if asked and self._asked < self._settings.in_flight_asked:
+                self._asked += 1
+            elif not asked and self._peace < self._settings.in_flight_peace:
+                self._peace += 1
+            else:
+                continue  # full: the end of a poll wakes the loop
+            watch.polling = True
+            polls.create_task(self._poll(node, watch, asked=asked), name=f"power-poll-{node}")
+        return next_at
+
+    async def _poll(self, node: str, watch: _Watch, *, asked: bool) -> None:
+        began_at = self._clock.now()
+        try:
+            answer = await self._read(node)
+            self._publish(node, watch, answer, asked=asked)
+        finally:
+            watch.polling = False
+            if asked:
+                self._asked -= 1
+            else:
+                self._peace -= 1
+            self._schedule(watch, began_at)
+            self._wake.set()
+
+    async def _read(self, node: str) -> PowerReading:
+        try:
+            async with asyncio.timeout(self._settings.poll_deadline_s):
+                return await self._power_state(node)
+        except TimeoutError:
+            detail = f"no answer in {self._settings.poll_deadline_s:g} s"
+        except Exception as error:  # noqa: BLE001 - a device's fault is a reading, not the probe's end
+            detail = f"{type(error).__name__}: {error}"
+            log.warning("power_poll_failed", node=node, error=detail)
+        return PowerReading(reading=Reading.UNKNOWN, source="power probe", detail=detail)
+
+    def _schedule(self, watch: _Watch, began_at: float) -> None:
+        now = self._clock.now()
+        if watch.asked_until > now:
+            watch.due_at = max(now, began_at + self._settings.asked_period_s)
+            return
+        # A tenth of jitter keeps the nodes from falling into step.
+        watch.due_at = now + self._settings.peace_period_s * self._rng.uniform(0.9, 1.1)
+
+    def _publish(self, node: str, watch: _Watch, answer: PowerReading, *, asked: bool) -> None:
+        now = self._clock.now()
+        said = (answer.reading, answer.detail)
+        stale = now - watch.published_at >= self._settings.refresh_s
+        # An ask that arrived while this poll was in flight deserves its answer, too.
+        wanted = asked or watch.asked_until > now
+        if not (wanted or stale or said != watch.published):
+            return
+        watch.published = said
+        watch.published_at = now
+        signal = Signal(
+            plane=Plane.POWER,
+            source=answer.source,
+            subject=node_subject(node),
+            reading=answer.reading,
+            at=now,
+            detail=answer.detail,
+        )
+        self._publisher.offer(
+            signal_subject(Plane.POWER, "node", node), encoder.encode(SignalSeen(signal=signal))
+        )

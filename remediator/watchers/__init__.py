@@ -1,0 +1,1 @@
+"""Kubernetes objects become signals and inventory on the bus."""
