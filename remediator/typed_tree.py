@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import math
 import re
 import types
 import typing
@@ -100,9 +101,9 @@ class _Walk:
             return None
 
     def value(self, value: object, into: Any, path: Path, *, duration: bool) -> object:
-        struct = _struct_in(into)
-        if struct is not None and value is not None:
-            return self.struct(value, struct, path)
+        structs = _structs_in(into)
+        if structs and (value is not None or not _optional(into)):
+            return self.one_of(value, structs, path)
         item = _item(into)
         if item is not None and isinstance(value, list):
             items = [
@@ -110,15 +111,41 @@ class _Walk:
                 for at, one in enumerate(value)
             ]
             return tuple(items) if typing.get_origin(into) is tuple else items
-        mapped = _mapped_struct(into)
-        if mapped is not None and isinstance(value, Mapping):
-            return {name: self.struct(one, mapped, (*path, name)) for name, one in value.items()}
-        if duration and isinstance(value, str):
+        mapped = _mapped_structs(into)
+        if mapped and isinstance(value, Mapping):
+            return {name: self.one_of(one, mapped, (*path, name)) for name, one in value.items()}
+        if duration:
+            return self.duration(value, into, path)
+        return self.leaf(value, into, path)
+
+    def one_of(self, value: object, structs: list[Any], path: Path) -> object:
+        """Convert into the only Struct, or into the one of a union that the value's tag names."""
+        config = structs[0].__struct_config__
+        if config.tag is None or not isinstance(value, Mapping):
+            return self.struct(value, structs[0], path)
+        by_tag = {str(one.__struct_config__.tag): one for one in structs}
+        rest = {key: one for key, one in value.items() if key != config.tag_field}
+        tag = value.get(config.tag_field)
+        if tag is None and len(structs) == 1:
+            return self.struct(rest, structs[0], path)
+        if tag not in by_tag:
+            known = ", ".join(sorted(by_tag))
+            found = "is missing" if tag is None else f"{tag!r} is not one of {known}"
+            where = path if tag is None else (*path, config.tag_field)
+            self.fault(where, f"key {config.tag_field!r} {found}" if tag is None else found)
+            return None
+        return self.struct(rest, by_tag[tag], path)
+
+    def duration(self, value: object, into: Any, path: Path) -> object:
+        if isinstance(value, str):
             try:
                 value = parse_duration(value)
             except ValueError as error:
                 self.fault(path, str(error))
                 return None
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            self.fault(path, f"{value:g} is not a duration: it must be 0 or more")
+            return None
         return self.leaf(value, into, path)
 
     def leaf(self, value: object, into: Any, path: Path) -> object:
@@ -175,12 +202,14 @@ def _parts(into: Any) -> list[Any]:
     return [into]
 
 
-def _struct_in(into: Any) -> Any:
-    """Return the only Struct of ``Struct`` or ``Struct | None``; msgspec does tagged unions."""
+def _optional(into: Any) -> bool:
+    return type(None) in typing.get_args(into)
+
+
+def _structs_in(into: Any) -> list[Any]:
+    """Return the Structs of ``A``, ``A | None`` or a tagged union; nothing for other types."""
     parts = _parts(into)
-    if len(parts) == 1 and _is_struct(parts[0]) and parts[0].__struct_config__.tag is None:
-        return parts[0]
-    return None
+    return parts if all(_is_struct(part) for part in parts) else []
 
 
 def _item(into: Any) -> Any:
@@ -193,10 +222,11 @@ def _item(into: Any) -> Any:
     return None
 
 
-def _mapped_struct(into: Any) -> Any:
+def _mapped_structs(into: Any) -> list[Any]:
+    """Return the Structs that the values of ``dict[str, X]`` may be."""
     if typing.get_origin(into) is dict:
-        return _struct_in(typing.get_args(into)[1])
-    return None
+        return _structs_in(typing.get_args(into)[1])
+    return []
 
 
 def _choices(into: Any) -> list[str]:

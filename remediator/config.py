@@ -1,0 +1,229 @@
+"""The daemon's settings: one typed tree from a file, the environment and flags.
+
+Later sources win: defaults, the YAML file, ``REMEDIATOR_SECTION__KEY=value``, flags. Durations end
+in ``_s`` and take ``90s`` or ``5m`` as well as seconds. Secrets never stand here: settings name the
+files that hold them. Every fault of every source is reported at once, with file, line and key.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from remediator.bus.settings import EMBEDDED, NatsConfigError, NatsSettings, check_settings
+from remediator.config_sources import Layers, SourceProblem
+from remediator.engine.settings import EngineSettings
+from remediator.fence_settings import RedfishDevice
+from remediator.policy import shipped_directory
+from remediator.typed_tree import Problem, convert
+
+Mode = Literal["observe", "enforce"]
+
+ENV_PREFIX = "REMEDIATOR_"
+CONFIG_ENV = "REMEDIATOR_CONFIG"  # names the file; not a setting itself
+
+# Kubernetes puts REMEDIATOR_SERVICE_HOST, REMEDIATOR_PORT and the like into every container of a
+# namespace that has a Service called "remediator" (service links); they are not meant for us.
+# None of them holds "__", which divides a section from its key.
+_SERVICE_LINK = re.compile(
+    r"(?!.*__)REMEDIATOR_(?:[A-Z0-9_]+_)?(?:SERVICE_(?:HOST|PORT)(?:_[A-Z0-9_]+)?"
+    r"|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+)
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the sections."""
+
+
+class KubeSettings(Section, frozen=True, kw_only=True):
+    """How to reach the Kubernetes API server."""
+
+    kubeconfig: str = ""  # empty: in-cluster, else $KUBECONFIG, else ~/.kube/config
+    context: str = ""  # empty: the file's current context
+    namespace: str = "remediator"  # where our own Lease lives
+
+
+class ElectionSettings(Section, frozen=True, kw_only=True):
+    """Who acts. The three durations are client-go's defaults for leader election."""
+
+    enabled: bool = True
+    lease_name: str = "remediator"
+    lease_duration_s: float = 15.0
+    renew_deadline_s: float = 10.0
+    retry_period_s: float = 2.0
+
+
+class FenceSettings(Section, frozen=True, kw_only=True):
+    """The devices that power nodes off; the first whose patterns match a node is that node's."""
+
+    devices: tuple[RedfishDevice, ...] = ()
+
+
+class HttpSettings(Section, frozen=True, kw_only=True):
+    """Health, metrics and the decision API.
+
+    The default host is loopback, because this API has no authentication yet and names every VM of
+    the cluster; the shipped Deployment sets 0.0.0.0, since the kubelet's probes come to the pod's
+    address. Port 0 picks a free one (the log line ``http_listening`` names it).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+class JournalSettings(Section, frozen=True, kw_only=True):
+    """The local SQLite projection of the decision log; deleting it is harmless."""
+
+    path: str = ""  # empty: journal.sqlite in data_dir
+
+
+class LogSettings(Section, frozen=True, kw_only=True):
+    """What is written to stdout; ``auto`` is console on a terminal, else json."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """All of it. ``load`` fills the empty ones (identity, data_dir, paths) with what they mean."""
+
+    mode: Mode = "observe"  # observe decides and records, and touches nothing
+    identity: str = ""  # empty: the host name (in a cluster the pod's)
+    data_dir: str = ""  # empty: $XDG_STATE_HOME/remediator, ~/.local/state/remediator
+    policies: str = ""  # directory; empty: the shipped ones
+    kube: KubeSettings = KubeSettings()
+    nats: NatsSettings = NatsSettings()
+    engine: EngineSettings = EngineSettings()
+    election: ElectionSettings = ElectionSettings()
+    fence: FenceSettings = FenceSettings()
+    http: HttpSettings = HttpSettings()
+    journal: JournalSettings = JournalSettings()
+    log: LogSettings = LogSettings()
+
+
+class ConfigError(Exception):
+    """Settings that cannot be used; ``problems`` has every fault, the text one per line."""
+
+    def __init__(self, problems: Sequence[SourceProblem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def load(
+    file: Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> Settings:
+    """Return the effective settings.
+
+    ``flags`` maps dotted keys (``nats.url``) to values; None means "not given".
+    Raises ConfigError with every fault of every source.
+    """
+    env = os.environ if environ is None else environ
+    layers = Layers(Settings)
+    if file is not None:
+        layers.add_file(file)
+    layers.add_environment(
+        {
+            name: value
+            for name, value in env.items()
+            if name.startswith(ENV_PREFIX)
+            and name != CONFIG_ENV
+            and not _SERVICE_LINK.fullmatch(name)
+        },
+        prefix=ENV_PREFIX,
+    )
+    layers.add_flags({key: value for key, value in (flags or {}).items() if value is not None})
+    settings, problems = convert(layers.tree, Settings)
+    found = [*layers.problems, *(layers.placed(problem) for problem in problems)]
+    if settings is not None:
+        found += [layers.placed(problem) for problem in _check(settings)]
+    if settings is None or found:
+        raise ConfigError(sorted(found, key=lambda one: (one.file, one.line)))
+    return _complete(settings, env)
+
+
+def effective(settings: Settings) -> dict[str, object]:
+    """Return the tree as plain values for printing, without user names and passwords in URLs."""
+    from remediator.logs import redact  # noqa: PLC0415 - structlog is not needed to load settings
+
+    tree: dict[str, object] = msgspec.to_builtins(settings)
+    nats = tree["nats"]
+    if isinstance(nats, dict):
+        nats["url"] = redact(settings.nats.url)
+    return tree
+
+
+def _check(settings: Settings) -> Iterator[Problem]:
+    """Yield what types cannot say."""
+    yield from _check_engine(settings.engine)
+    election = settings.election
+    if not election.retry_period_s < election.renew_deadline_s < election.lease_duration_s:
+        yield Problem(
+            ("election",), "retry_period_s < renew_deadline_s < lease_duration_s must hold"
+        )
+    if not 0 <= settings.http.port <= 65535:
+        yield Problem(("http", "port"), f"{settings.http.port} is not between 0 and 65535")
+    names = [device.name for device in settings.fence.devices]
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            yield Problem(("fence", "devices", at, "name"), f"the name {name!r} is used twice")
+    yield from _check_nats(settings.nats)
+
+
+def _check_engine(engine: EngineSettings) -> Iterator[Problem]:
+    budgets = engine.budgets
+    for name in ("max_unhealthy_zone_share", "max_unhealthy_cluster_share"):
+        share: float = getattr(budgets, name)
+        if not 0 < share <= 1:
+            yield Problem(
+                ("engine", "budgets", name), f"{share:g} is not a share: above 0, at most 1"
+            )
+    for section, name in (
+        ("budgets", "max_fences_at_once"),
+        ("pacing", "starts_at_once_cluster"),
+        ("pacing", "starts_at_once_node"),
+        ("steps", "attempts"),
+    ):
+        count: int = getattr(getattr(engine, section), name)
+        if count < 1:
+            yield Problem(("engine", section, name), f"{count} is too few; at least 1")
+
+
+def _check_nats(nats: NatsSettings) -> Iterator[Problem]:
+    try:
+        check_settings(nats)
+    except NatsConfigError as error:
+        key, _, text = str(error).partition(": ")
+        dotted_key = re.fullmatch(r"nats\.([a-z_]+)", key)
+        if dotted_key and text:
+            yield Problem(("nats", dotted_key[1]), text)
+        else:
+            yield Problem(("nats",), str(error))
+
+
+def _complete(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """Fill in what an empty setting stands for."""
+    state = environ.get("XDG_STATE_HOME") or str(
+        Path(environ.get("HOME") or "/var/lib", ".local", "state")
+    )
+    data_dir = Path(settings.data_dir or Path(state, "remediator")).absolute()
+    nats = settings.nats
+    if nats.url == EMBEDDED:
+        directory = data_dir / (nats.embedded_dir or "nats")  # an absolute one stays as it is
+        nats = msgspec.structs.replace(nats, embedded_dir=str(directory))
+    return msgspec.structs.replace(
+        settings,
+        identity=settings.identity or socket.gethostname(),
+        data_dir=str(data_dir),
+        policies=str(Path(settings.policies or shipped_directory()).absolute()),
+        nats=nats,
+        journal=JournalSettings(path=str(data_dir / (settings.journal.path or "journal.sqlite"))),
+    )
