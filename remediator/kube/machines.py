@@ -1,0 +1,202 @@
+"""KubeVirt's virtual machines and their instances."""
+
+from __future__ import annotations
+
+from remediator.kube.metadata import Condition, KubeObject, KubeStruct, share_fields, status_of
+
+
+class VirtualMachineSpec(KubeStruct, frozen=True):
+    """``spec``, narrowed."""
+
+    run_strategy: str | None = None
+    running: bool | None = None  # deprecated; still written by older tools
+
+    def __post_init__(self) -> None:
+        share_fields(self, "run_strategy")
+
+
+class VirtualMachineStatus(KubeStruct, frozen=True):
+    """``status``, narrowed."""
+
+    printable_status: str | None = None
+
+    def __post_init__(self) -> None:
+        share_fields(self, "printable_status")
+
+
+class VirtualMachine(KubeObject, frozen=True):
+    """A KubeVirt VirtualMachine."""
+
+    spec: VirtualMachineSpec | None = None
+    status: VirtualMachineStatus | None = None
+
+    @property
+    def run_strategy(self) -> str:
+        """The run strategy as KubeVirt reads it: ``running`` is Always, neither is Halted."""
+        if self.spec is None:
+            return "Halted"
+        return self.spec.run_strategy or ("Always" if self.spec.running else "Halted")
+
+    @property
+    def printable_status(self) -> str:
+        """KubeVirt's own summary: Running, Stopped, CrashLoopBackOff, …."""
+        return (self.status.printable_status if self.status else None) or ""
+
+
+class ClaimSource(KubeStruct, frozen=True):
+    """A PersistentVolumeClaim as a volume."""
+
+    claim_name: str = ""
+    hotpluggable: bool | None = None
+
+
+class DataVolumeSource(KubeStruct, frozen=True):
+    """A DataVolume as a volume; its claim has the same name."""
+
+    name: str = ""
+    hotpluggable: bool | None = None
+
+
+class HostDisk(KubeStruct, frozen=True):
+    """A disk image in a directory of the host."""
+
+    path: str = ""
+
+
+class Volume(KubeStruct, frozen=True):
+    """One volume of a VMI; None of these: a container disk, cloud-init, a secret, …."""
+
+    name: str = ""
+    persistent_volume_claim: ClaimSource | None = None
+    data_volume: DataVolumeSource | None = None
+    memory_dump: ClaimSource | None = None
+    host_disk: HostDisk | None = None
+
+    def __post_init__(self) -> None:
+        share_fields(self, "name")
+
+    @property
+    def claim(self) -> str:
+        """The claim that it writes to, "" when there is none."""
+        if self.persistent_volume_claim is not None:
+            return self.persistent_volume_claim.claim_name
+        if self.data_volume is not None:
+            return self.data_volume.name
+        return self.memory_dump.claim_name if self.memory_dump is not None else ""
+
+    @property
+    def hotplugged(self) -> bool:
+        """It was added to the running machine."""
+        source = self.persistent_volume_claim or self.data_volume or self.memory_dump
+        return bool(source and source.hotpluggable)
+
+
+class VmiSpec(KubeStruct, frozen=True):
+    """``spec``, narrowed."""
+
+    volumes: tuple[Volume, ...] | None = None
+    eviction_strategy: str | None = None
+
+    def __post_init__(self) -> None:
+        share_fields(self, "eviction_strategy")
+
+
+class MigrationState(KubeStruct, frozen=True):
+    """``status.migrationState``: the newest migration, in flight or over."""
+
+    source_node: str | None = None
+    target_node: str | None = None
+    target_pod: str | None = None
+    migration_uid: str | None = None
+    completed: bool | None = None
+    failed: bool | None = None
+
+    def __post_init__(self) -> None:
+        share_fields(self, "source_node", "target_node")
+
+    @property
+    def in_flight(self) -> bool:
+        """Neither completed nor failed."""
+        return not self.completed and not self.failed
+
+
+class VmiStatus(KubeStruct, frozen=True):
+    """``status``, narrowed."""
+
+    phase: str | None = None
+    node_name: str | None = None
+    conditions: tuple[Condition, ...] | None = None
+    migration_state: MigrationState | None = None
+    evacuation_node_name: str | None = None
+
+    def __post_init__(self) -> None:
+        share_fields(self, "phase", "node_name", "evacuation_node_name")
+
+
+class VirtualMachineInstance(KubeObject, frozen=True):
+    """A KubeVirt VirtualMachineInstance: one run of a machine."""
+
+    spec: VmiSpec | None = None
+    status: VmiStatus | None = None
+
+    @property
+    def phase(self) -> str:
+        """Pending, Scheduling, Scheduled, Running, Succeeded, Failed, …; "" when just made."""
+        return (self.status.phase if self.status else None) or ""
+
+    @property
+    def node_name(self) -> str:
+        """The node it runs on."""
+        return (self.status.node_name if self.status else None) or ""
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """All conditions."""
+        return (self.status.conditions if self.status else None) or ()
+
+    @property
+    def ready(self) -> bool:
+        """The Ready condition is True."""
+        return status_of(self.conditions, "Ready") == "True"
+
+    @property
+    def agent_connected(self) -> bool:
+        """The guest agent answers."""
+        return status_of(self.conditions, "AgentConnected") == "True"
+
+    @property
+    def volumes(self) -> tuple[Volume, ...]:
+        """All volumes."""
+        return (self.spec.volumes if self.spec else None) or ()
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """PersistentVolumeClaims that it writes to, DataVolumes' included, without repeats."""
+        return tuple(dict.fromkeys(volume.claim for volume in self.volumes if volume.claim))
+
+    @property
+    def ephemeral(self) -> bool:
+        """Nothing that it writes outlives it: no claim, and no disk on the host."""
+        return not any(volume.claim or volume.host_disk for volume in self.volumes)
+
+    @property
+    def migration(self) -> MigrationState | None:
+        """The newest migration, in flight or over."""
+        return self.status.migration_state if self.status else None
+
+    @property
+    def migrating_to(self) -> str:
+        """Target node of a migration in flight, "" when there is none or it is not known yet."""
+        state = self.migration
+        return (state.target_node or "") if state is not None and state.in_flight else ""
+
+    @property
+    def evacuating_from(self) -> str:
+        """The node that an eviction asked it to leave, "" when none did."""
+        return (self.status.evacuation_node_name if self.status else None) or ""
+
+    @property
+    def vm_name(self) -> str:
+        """Its VirtualMachine, "" for a VMI that somebody made by hand."""
+        owner = self.owner("VirtualMachine")
+        return owner.name if owner is not None else ""
