@@ -1,0 +1,1 @@
+"""The journal: appending decisions to NATS, projecting them into SQLite, asking and explaining."""
