@@ -35,6 +35,36 @@ EventCallback = Callable[[StoredEvent], None]
 _NAME_TRIES = 8
 
 
+class AdmissionRequest:
+    """One change on its way into the store.
+
+    ``operation`` is CREATE, UPDATE or DELETE. ``obj`` is what is to be stored and may be edited
+    (on DELETE it is the stored object and must not be), ``old`` what is stored now. ``user`` is the
+    client's name, empty for controllers that run on the store itself.
+    """
+
+    __slots__ = ("obj", "old", "operation", "res", "subresource", "user")
+
+    def __init__(
+        self,
+        operation: str,
+        res: ResourceType,
+        subresource: str,
+        obj: Object,
+        old: Object | None,
+        user: str,
+    ) -> None:
+        self.operation = operation
+        self.res = res
+        self.subresource = subresource
+        self.obj = obj
+        self.old = old
+        self.user = user
+
+
+AdmissionHook = Callable[[AdmissionRequest], None]
+
+
 class _Table:
     """Every object of one kind, its recent events and who listens."""
 
@@ -65,6 +95,7 @@ class Store:
         self._tables: dict[ResourceType, _Table] = {}
         self._undelivered: deque[tuple[_Table, StoredEvent]] = deque()
         self._delivering = False
+        self._admission: list[AdmissionHook] = []
 
     # --- reading ---
 
@@ -126,13 +157,15 @@ class Store:
 
     # --- writing ---
 
-    def create(self, res: ResourceType, obj: Object) -> Object:
+    def create(self, res: ResourceType, obj: Object, *, user: str = "") -> Object:
         """Store a new object (a copy) and return it.
 
-        Sets uid, creationTimestamp, generation and, from generateName, the name.
+        Sets uid, creationTimestamp, generation and, from generateName, the name. ``user`` is for
+        admission; empty for controllers that run on the store itself.
         Raises Problem 409 AlreadyExists, 422 Invalid, 400 BadRequest.
         """
         new = object_meta.ordered(res, copy_json(obj))
+        new = self._admit("CREATE", res, "", new, None, user)
         table = self._table(res)
         metadata: Object = new["metadata"]
         self._name(res, table, metadata)
@@ -150,7 +183,9 @@ class Store:
         strategies.prepare_create(res, new)
         return self._commit(table, "ADDED", key, new, None)
 
-    def update(self, res: ResourceType, obj: Object, *, subresource: str = "") -> Object:
+    def update(
+        self, res: ResourceType, obj: Object, *, subresource: str = "", user: str = ""
+    ) -> Object:
         """Store a new version (from a copy) and return what is stored.
 
         ``subresource``: "" leaves status alone where the kind has a status subresource; "status"
@@ -162,7 +197,14 @@ class Store:
         new = object_meta.ordered(res, copy_json(obj))
         metadata = new["metadata"]
         old = self._existing(res, metadata.get("namespace", ""), metadata.get("name", ""))
-        return self._replace(res, old, new, subresource)
+        name, was = metadata["name"], old.obj["metadata"]
+        if metadata.get("uid", was["uid"]) != was["uid"]:
+            why = (
+                f"Precondition failed: UID in precondition: {metadata['uid']}, "
+                f"UID in object meta: {was['uid']}"
+            )
+            raise conflict(res, name, why)
+        return self._replace(res, old, new, subresource, user)
 
     def mutate(
         self,
@@ -172,12 +214,16 @@ class Store:
         change: Callable[[Object], None],
         *,
         subresource: str = "",
+        user: str = "",
     ) -> Object:
-        """Let ``change`` edit a private copy and store it, as ``update``. Raises as it does."""
+        """Let ``change`` edit a private copy and store it, as ``update``; PATCH does this.
+
+        Raises as ``update`` does, but another UID is 422 Invalid, as for PATCH.
+        """
         old = self._existing(res, namespace, name)
         new = copy_json(old.obj)
         change(new)
-        return self._replace(res, old, object_meta.ordered(res, new), subresource)
+        return self._replace(res, old, object_meta.ordered(res, new), subresource, user)
 
     def delete(
         self,
@@ -189,6 +235,7 @@ class Store:
         resource_version: str = "",
         grace_s: int | None = None,
         propagation: str = "",
+        user: str = "",
     ) -> Object:
         """Delete an object and return its last version.
 
@@ -199,6 +246,7 @@ class Store:
         """
         old = self._existing(res, namespace, name)
         object_meta.check_preconditions(res, old.obj, uid=uid, version=resource_version)
+        self._admit("DELETE", res, "", old.obj, old.obj, user)
         table = self._table(res)
         grace_s = 1 if grace_s is not None and grace_s < 0 else grace_s
         marked = object_meta.marked_deleted(
@@ -236,6 +284,13 @@ class Store:
 
         return leave
 
+    def add_admission(self, hook: AdmissionHook) -> None:
+        """Ask ``hook`` before every create, update and delete, after those added earlier.
+
+        It may edit the request's ``obj`` or raise Problem.
+        """
+        self._admission.append(hook)
+
     def compact(self) -> None:
         """Forget every past event: watches and lists at older versions get 410 Expired."""
         self._compacted = self.resource_version
@@ -255,6 +310,22 @@ class Store:
         if stored is None:
             raise not_found(res, name)
         return stored
+
+    def _admit(
+        self,
+        operation: str,
+        res: ResourceType,
+        subresource: str,
+        new: Object,
+        old: Object | None,
+        user: str,
+    ) -> Object:
+        if not self._admission:
+            return new
+        request = AdmissionRequest(operation, res, subresource, new, old, user)
+        for hook in self._admission:
+            hook(request)
+        return object_meta.ordered(res, request.obj)
 
     def _commit(
         self, table: _Table, kind: str, key: str, obj: Object, old: StoredObject | None
@@ -288,19 +359,18 @@ class Store:
             self._delivering = False
 
     def _replace(
-        self, res: ResourceType, old: StoredObject, new: Object, subresource: str
+        self, res: ResourceType, old: StoredObject, new: Object, subresource: str, user: str
     ) -> Object:
         metadata, was = new["metadata"], old.obj["metadata"]
         name = was["name"]
         given = metadata.get("resourceVersion")
         if given and given != was["resourceVersion"]:
             raise stale(res, name)
-        if metadata.get("uid", was["uid"]) != was["uid"]:
-            why = (
-                f"Precondition failed: UID in precondition: {metadata['uid']}, "
-                f"UID in object meta: {was['uid']}"
-            )
-            raise conflict(res, name, why)
+        for field in ("name", "namespace", "uid"):
+            if metadata.get(field, was.get(field)) != was.get(field):
+                text = f'Invalid value: "{metadata[field]}": field is immutable'
+                raise invalid(res, name, [("FieldValueInvalid", f"metadata.{field}", text)])
+        new = self._admit("UPDATE", res, subresource, new, old.obj, user)
         new = strategies.prepare_update(res, new, old.obj, subresource)
         metadata = new["metadata"] = object_meta.kept(res, new["metadata"], was)
         if new == old.obj:

@@ -1,8 +1,8 @@
 """What the API server does to an object of each kind before it is stored.
 
 The counterpart of the REST strategies in kubernetes/kubernetes ``pkg/registry``: defaults on
-create, what an update may touch, and the checks whose failure is 422 Invalid. Only what the daemon, the
-controllers and the emulated hosts can notice is here; whole schemas are not validated.
+create, and what an update may touch. Only what the daemon, the controllers and the emulated hosts
+can notice is here.
 """
 
 from __future__ import annotations
