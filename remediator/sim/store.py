@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
+
 from remediator.sim import object_meta, strategies
 from remediator.sim.problems import Problem, already_exists, conflict, invalid, not_found, stale
 from remediator.sim.resources import ResourceType
@@ -22,7 +24,7 @@ from remediator.sim.selectors import selection
 from remediator.sim.timestamps import rfc3339
 from remediator.sim.watching import EventWindow, StoredEvent, StoredObject, copy_json
 
-__all__ = ["Problem", "Store"]
+__all__ = ["AdmissionRequest", "Problem", "Store"]
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -35,7 +37,7 @@ EventCallback = Callable[[StoredEvent], None]
 _NAME_TRIES = 8
 
 
-class AdmissionRequest:
+class AdmissionRequest(msgspec.Struct, kw_only=True):
     """One change on its way into the store.
 
     ``operation`` is CREATE, UPDATE or DELETE. ``obj`` is what is to be stored and may be edited
@@ -43,23 +45,12 @@ class AdmissionRequest:
     client's name, empty for controllers that run on the store itself.
     """
 
-    __slots__ = ("obj", "old", "operation", "res", "subresource", "user")
-
-    def __init__(
-        self,
-        operation: str,
-        res: ResourceType,
-        subresource: str,
-        obj: Object,
-        old: Object | None,
-        user: str,
-    ) -> None:
-        self.operation = operation
-        self.res = res
-        self.subresource = subresource
-        self.obj = obj
-        self.old = old
-        self.user = user
+    operation: str
+    res: ResourceType
+    subresource: str = ""
+    obj: Object
+    old: Object | None
+    user: str
 
 
 AdmissionHook = Callable[[AdmissionRequest], None]
@@ -165,7 +156,10 @@ class Store:
         Raises Problem 409 AlreadyExists, 422 Invalid, 400 BadRequest.
         """
         new = object_meta.ordered(res, copy_json(obj))
-        new = self._admit("CREATE", res, "", new, None, user)
+        if self._admission:
+            new = self._admit(
+                AdmissionRequest(operation="CREATE", res=res, obj=new, old=None, user=user)
+            )
         table = self._table(res)
         metadata: Object = new["metadata"]
         self._name(res, table, metadata)
@@ -246,7 +240,10 @@ class Store:
         """
         old = self._existing(res, namespace, name)
         object_meta.check_preconditions(res, old.obj, uid=uid, version=resource_version)
-        self._admit("DELETE", res, "", old.obj, old.obj, user)
+        if self._admission:
+            self._admit(
+                AdmissionRequest(operation="DELETE", res=res, obj=old.obj, old=old.obj, user=user)
+            )
         table = self._table(res)
         grace_s = 1 if grace_s is not None and grace_s < 0 else grace_s
         marked = object_meta.marked_deleted(
@@ -311,21 +308,10 @@ class Store:
             raise not_found(res, name)
         return stored
 
-    def _admit(
-        self,
-        operation: str,
-        res: ResourceType,
-        subresource: str,
-        new: Object,
-        old: Object | None,
-        user: str,
-    ) -> Object:
-        if not self._admission:
-            return new
-        request = AdmissionRequest(operation, res, subresource, new, old, user)
+    def _admit(self, request: AdmissionRequest) -> Object:
         for hook in self._admission:
             hook(request)
-        return object_meta.ordered(res, request.obj)
+        return object_meta.ordered(request.res, request.obj)
 
     def _commit(
         self, table: _Table, kind: str, key: str, obj: Object, old: StoredObject | None
@@ -359,7 +345,12 @@ class Store:
             self._delivering = False
 
     def _replace(
-        self, res: ResourceType, old: StoredObject, new: Object, subresource: str, user: str
+        self,
+        res: ResourceType,
+        old: StoredObject,
+        new: Object,
+        subresource: str,
+        user: str,
     ) -> Object:
         metadata, was = new["metadata"], old.obj["metadata"]
         name = was["name"]
@@ -370,7 +361,17 @@ class Store:
             if metadata.get(field, was.get(field)) != was.get(field):
                 text = f'Invalid value: "{metadata[field]}": field is immutable'
                 raise invalid(res, name, [("FieldValueInvalid", f"metadata.{field}", text)])
-        new = self._admit("UPDATE", res, subresource, new, old.obj, user)
+        if self._admission:
+            new = self._admit(
+                AdmissionRequest(
+                    operation="UPDATE",
+                    res=res,
+                    subresource=subresource,
+                    obj=new,
+                    old=old.obj,
+                    user=user,
+                )
+            )
         new = strategies.prepare_update(res, new, old.obj, subresource)
         metadata = new["metadata"] = object_meta.kept(res, new["metadata"], was)
         if new == old.obj:
