@@ -92,6 +92,7 @@ class DecisionStore:
     # Below: on the writer's thread.
 
     def _open(self) -> None:
+        self.progress = Progress(Head(), None)  # nobody may see the old file's while this opens
         self._writer = schema.open_for_writing(self.path)
         self._inode = self.path.stat().st_ino
         self.progress = projection.progress(self._writer)
