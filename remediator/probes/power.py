@@ -8,6 +8,7 @@ answer, an error or a state between on and off is ``UNKNOWN``: only the word "of
 from __future__ import annotations
 
 import asyncio
+import heapq
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Annotated, Final
@@ -15,8 +16,8 @@ from typing import Annotated, Final
 import msgspec
 import structlog
 
+from remediator.bus import subjects
 from remediator.bus.protocols import EventPublisher
-from remediator.bus.subjects import signal_subject
 from remediator.clock import Clock
 from remediator.engine.events import SignalSeen, encoder
 from remediator.engine.model import Plane, Reading, Signal, node_subject
@@ -45,8 +46,8 @@ class _Watch:
 
     __slots__ = ("asked_until", "due_at", "polling", "published", "published_at")
 
-    def __init__(self, due_at: float) -> None:
-        self.due_at = due_at
+    def __init__(self) -> None:
+        self.due_at = 0.0
         self.asked_until = 0.0
         self.polling = False
         self.published: tuple[Reading, str] | None = None
@@ -56,8 +57,8 @@ class _Watch:
 class PowerProbe:
     """Polls ``power_state`` of every node that ``nodes`` names, and publishes on plane ``power``.
 
-    ``nodes`` names the nodes that have a fence device. ``run`` works until cancelled; ``ask`` may be
-    called at any time, also for a node that ``nodes`` does not name yet.
+    ``nodes`` names the nodes that have a fence device. ``run`` works until cancelled; ``ask`` may
+    be called at any time, also for a node that ``nodes`` does not name yet.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class PowerProbe:
         nodes: Callable[[], Iterable[str]],
         publisher: EventPublisher,
         clock: Clock,
+        *,
         rng: random.Random,
         settings: PowerProbeSettings | None = None,
     ) -> None:
@@ -76,6 +78,7 @@ class PowerProbe:
         self._rng = rng
         self._settings = settings or PowerProbeSettings()
         self._watches: dict[str, _Watch] = {}
+        self._due: list[tuple[float, str]] = []  # heap; an entry counts if the watch agrees
         self._wake = asyncio.Event()
         self._peace = 0  # polls in flight
         self._asked = 0
@@ -83,20 +86,24 @@ class PowerProbe:
     def ask(self, node: str) -> None:
         """Poll this node now and then every ``asked_period_s`` for ``asked_for_s``."""
         now = self._clock.now()
-        watch = self._watches.setdefault(node, _Watch(now))
-        if watch.asked_until <= now:
-            watch.due_at = now
+        watch = self._watches.setdefault(node, _Watch())
+        asked_already = watch.asked_until > now
         watch.asked_until = now + self._settings.asked_for_s
-        self._wake.set()
+        if not asked_already and not watch.polling:
+            self._set_due(node, watch, now)
+            self._wake.set()
 
     async def run(self) -> None:
         """Poll until cancelled; no answer of a BMC ends it."""
+        adopt_at = 0.0
         async with asyncio.TaskGroup() as polls:
             while True:
                 self._wake.clear()
                 now = self._clock.now()
-                self._adopt(now)
-                next_at = self._start_due(polls, now)
+                if now >= adopt_at:
+                    self._adopt(now)
+                    adopt_at = now + _NODES_CHECK_S
+                next_at = min(adopt_at, self._start_due(polls, now))
                 try:
                     async with asyncio.timeout(max(0.0, next_at - now)):
                         await self._wake.wait()
@@ -106,32 +113,41 @@ class PowerProbe:
     def _adopt(self, now: float) -> None:
         """Take up new nodes, spread over a period, and forget those that are gone."""
         named = set(self._nodes())
-        for node in named - self._watches.keys():
+        for node in sorted(named - self._watches.keys()):
+            watch = self._watches[node] = _Watch()
             spread_s = self._rng.uniform(0.0, self._settings.peace_period_s)
-            self._watches[node] = _Watch(now + spread_s)
+            self._set_due(node, watch, now + spread_s)
         for node in self._watches.keys() - named:
             watch = self._watches[node]
             if watch.asked_until <= now and not watch.polling:
                 del self._watches[node]
 
+    def _set_due(self, node: str, watch: _Watch, due_at: float) -> None:
+        watch.due_at = due_at
+        heapq.heappush(self._due, (due_at, node))
+
     def _start_due(self, polls: asyncio.TaskGroup, now: float) -> float:
-        """Start the polls that are due and that fit; return when to look again."""
-        next_at = now + _NODES_CHECK_S
-        for node, watch in self._watches.items():
-            if watch.polling:
-                continue
-            if watch.due_at > now:
-                next_at = min(next_at, watch.due_at)
-                continue
+        """Start the polls that are due and that fit; return when the next one is due."""
+        waiting: list[tuple[float, str]] = []
+        while self._due and self._due[0][0] <= now:
+            entry = heapq.heappop(self._due)
+            due_at, node = entry
+            watch = self._watches.get(node)
+            if watch is None or watch.polling or watch.due_at != due_at:
+                continue  # an older entry of a node that was moved since
             asked = watch.asked_until > now
             if asked and self._asked < self._settings.in_flight_asked:
                 self._asked += 1
             elif not asked and self._peace < self._settings.in_flight_peace:
                 self._peace += 1
             else:
-                continue  # full: the end of a poll wakes the loop
+                waiting.append(entry)  # full: the end of a poll wakes the loop
+                continue
             watch.polling = True
             polls.create_task(self._poll(node, watch, asked=asked), name=f"power-poll-{node}")
+        next_at = self._due[0][0] if self._due else now + _NODES_CHECK_S
+        for entry in waiting:
+            heapq.heappush(self._due, entry)
         return next_at
 
     async def _poll(self, node: str, watch: _Watch, *, asked: bool) -> None:
@@ -145,7 +161,7 @@ class PowerProbe:
                 self._asked -= 1
             else:
                 self._peace -= 1
-            self._schedule(watch, began_at)
+            self._schedule(node, watch, began_at)
             self._wake.set()
 
     async def _read(self, node: str) -> PowerReading:
@@ -159,13 +175,14 @@ class PowerProbe:
             log.warning("power_poll_failed", node=node, error=detail)
         return PowerReading(reading=Reading.UNKNOWN, source="power probe", detail=detail)
 
-    def _schedule(self, watch: _Watch, began_at: float) -> None:
+    def _schedule(self, node: str, watch: _Watch, began_at: float) -> None:
         now = self._clock.now()
         if watch.asked_until > now:
-            watch.due_at = max(now, began_at + self._settings.asked_period_s)
-            return
-        # A tenth of jitter keeps the nodes from falling into step.
-        watch.due_at = now + self._settings.peace_period_s * self._rng.uniform(0.9, 1.1)
+            due_at = max(now, began_at + self._settings.asked_period_s)
+        else:
+            # A tenth of jitter keeps the nodes from falling into step.
+            due_at = now + self._settings.peace_period_s * self._rng.uniform(0.9, 1.1)
+        self._set_due(node, watch, due_at)
 
     def _publish(self, node: str, watch: _Watch, answer: PowerReading, *, asked: bool) -> None:
         now = self._clock.now()
@@ -186,5 +203,5 @@ class PowerProbe:
             detail=answer.detail,
         )
         self._publisher.offer(
-            signal_subject(Plane.POWER, "node", node), encoder.encode(SignalSeen(signal=signal))
+            subjects.signal(Plane.POWER, "node", node), encoder.encode(SignalSeen(signal=signal))
         )

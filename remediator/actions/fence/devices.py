@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -87,11 +86,17 @@ class FenceDevices:
         )
 
     async def power_off(
-        self, node: str, system_uuid: str, *, deadline_s: float | None = None
+        self,
+        node: str,
+        system_uuid: str,
+        *,
+        deadline_s: float | None = None,
+        last_look: Callable[[], Awaitable[None]] | None = None,
     ) -> OffVerified | OffFailed:
         """Force the node off and verify it, within the shorter of ``deadline_s`` and the device's.
 
-        Never raises: a failure says why. Safe to repeat.
+        A failure of the device says why; raised is only what ``last_look`` raises, which is awaited
+        just before the order and keeps it from being sent. Safe to repeat.
         """
         device = self._device_for(node)
         if device is None:
@@ -101,12 +106,11 @@ class FenceDevices:
         if deadline_s is not None:
             limit_s = min(limit_s, deadline_s)
         try:
-            async with asyncio.timeout(limit_s + 2 * device.timeout_s):
-                off = await self._client(device, node).power_off(system_uuid, deadline_s=limit_s)
+            off = await self._client(device, node).power_off(
+                system_uuid, deadline_s=limit_s, last_look=last_look
+            )
         except RedfishError as error:
             return OffFailed(source=source, detail=str(error))
-        except TimeoutError:
-            return OffFailed(source=source, detail=f"not verified off within {limit_s:g} s")
         return OffVerified(at=off.at, source=source, detail=off.detail, ordered=off.ordered)
 
     async def close(self) -> None:

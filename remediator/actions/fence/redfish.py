@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -139,16 +140,26 @@ class RedfishClient:
             reset_path=self._reset_path(body),
         )
 
-    async def power_off(self, system_uuid: str, *, deadline_s: float) -> PoweredOff:
+    async def power_off(
+        self,
+        system_uuid: str,
+        *,
+        deadline_s: float,
+        last_look: Callable[[], Awaitable[None]] | None = None,
+    ) -> PoweredOff:
         """Force the power off and return once it is read back as Off.
 
-        Already off: nothing is sent. Raises WrongMachineError (nothing was sent), RedfishError
-        (not verified within ``deadline_s``: whether it is off is unknown).
+        ``last_look`` is awaited just before the order is sent; what it raises goes to the caller,
+        and nothing is sent. Already off: nothing is sent either.
+        Raises WrongMachineError (nothing was sent), RedfishError (not verified within
+        ``deadline_s``: whether it is off is unknown).
         """
         deadline_at = self._clock.now() + deadline_s
         before = await self.read(system_uuid)
         if before.reading is Reading.DOWN:
             return PoweredOff(at=self._clock.now(), detail="it was already off", ordered=False)
+        if last_look is not None:
+            await last_look()
         order = await self._order_off(before.reset_path, deadline_at)
         last = f"PowerState was {before.raw_state}"
         while True:
