@@ -1,0 +1,111 @@
+"""Names on the bus: one subject per thing observed, so that "newest per subject" means something.
+
+A NATS subject is a list of tokens divided by dots; a Kubernetes name may hold dots. ``.`` becomes
+``_``, which is never legal in a Kubernetes object name, so it reverses without an escape. A
+namespaced subject of a signal is one token ``namespace/name``: ``/`` is in no Kubernetes name.
+"""
+
+from __future__ import annotations
+
+import re
+
+PREFIX = "remediator"
+
+HEARTBEATS_FILTER = f"{PREFIX}.heartbeat.>"
+INVENTORY_FILTER = f"{PREFIX}.inventory.>"
+SIGNALS_FILTER = f"{PREFIX}.signal.>"
+DECISIONS_FILTER = f"{PREFIX}.decision.>"
+
+CLUSTER_SCOPED = (
+    "_"  # stands for "no namespace"; decoded it would be ".", which no object is called
+)
+
+# A DNS-1123 subdomain, the longest kind of Kubernetes name (apimachinery's
+# DNS1123SubdomainMaxLength).
+NAME_LENGTH_MAX = 253
+
+# Printable ASCII without what NATS reads as structure (space, "*", ">"), without "_" (our encoding
+# of a dot) and without "/" (our divider of namespace and name).
+_NAME = re.compile(r"[!-)+-.0-=?-^`-~]+", re.ASCII)
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9-]*", re.ASCII)
+
+
+_MARKERS = (f"{PREFIX}.inventory.synced.", f"{PREFIX}.heartbeat.progress.")
+
+
+class SubjectNameError(ValueError):
+    """A name that cannot be written as a subject token."""
+
+
+def token(name: str) -> str:
+    """Encode one Kubernetes name as one subject token. Raises SubjectNameError."""
+    if not name:
+        raise SubjectNameError("a name on the bus may not be empty")
+    if len(name) > NAME_LENGTH_MAX:
+        raise SubjectNameError(
+            f"name {name[:20]!r}... has {len(name)} characters, more than {NAME_LENGTH_MAX}"
+        )
+    if not _NAME.fullmatch(name):
+        raise SubjectNameError(f"name {name!r} holds a character that no Kubernetes name has")
+    return name.replace(".", "_")
+
+
+def name_of(encoded: str) -> str:
+    """Decode a token made by ``token``."""
+    return encoded.replace("_", ".")
+
+
+def heartbeat(plane: str, kind: str, name: str, namespace: str = "") -> str:
+    """Return the subject of a repeated proof of life on one plane."""
+    return f"{PREFIX}.heartbeat.{_word(plane)}.{_word(kind)}.{_subject_token(name, namespace)}"
+
+
+def watch_progress(watch: str) -> str:
+    """Return the subject of a watch's progress marker, stored behind the beats it covers."""
+    return f"{PREFIX}.heartbeat.progress.watch.{_word(watch)}"
+
+
+def inventory(kind: str, name: str, namespace: str = "") -> str:
+    """Return the subject of one object's newest facts."""
+    where = token(namespace) if namespace else CLUSTER_SCOPED
+    return f"{PREFIX}.inventory.{_word(kind)}.{where}.{token(name)}"
+
+
+def inventory_synced(kind: str) -> str:
+    """Return the subject of the marker "every object of this kind has been reported"."""
+    return f"{PREFIX}.inventory.synced.{_word(kind)}"
+
+
+def signal(plane: str, kind: str, name: str, namespace: str = "") -> str:
+    """Return the subject of a change of state on one plane."""
+    return f"{PREFIX}.signal.{_word(plane)}.{_word(kind)}.{_subject_token(name, namespace)}"
+
+
+def decision(kind: str, name: str, namespace: str = "") -> str:
+    """Return the subject of the decisions about one node, VM or the daemon itself."""
+    return f"{PREFIX}.decision.{_word(kind)}.{_subject_token(name, namespace)}"
+
+
+def is_marker(subject: str) -> bool:
+    """Whether a message says something about all messages offered before it.
+
+    The publisher never lets such a message overtake them.
+    """
+    return subject.startswith(_MARKERS)
+
+
+def subject_name(encoded: str) -> tuple[str, str]:
+    """Return ``(namespace, name)`` of the last token of a heartbeat, signal or decision."""
+    namespace, _, name = encoded.rpartition("/")
+    return name_of(namespace), name_of(name)
+
+
+def _subject_token(name: str, namespace: str) -> str:
+    return f"{token(namespace)}/{token(name)}" if namespace else token(name)
+
+
+def _word(word: str) -> str:
+    """Check a token that comes from our own vocabulary: a plane, a kind, a watch."""
+    if not _WORD.fullmatch(word):
+        raise SubjectNameError(f"{word!r} is not a plane, kind or watch: letters, digits and '-'")
+    return word
