@@ -62,6 +62,15 @@ def project(connection: sqlite3.Connection, records: Sequence[StoredRecord]) -> 
     return current
 
 
+def mark_broken(connection: sqlite3.Connection, broken: Break) -> Progress:
+    """Remember a break that is known from elsewhere, unless one is known. Raises sqlite3.Error."""
+    current = progress(connection)
+    if current.broken is None:
+        current = Progress(current.head, broken)
+        _save(connection, current)
+    return current
+
+
 def _add(connection: sqlite3.Connection, current: Progress, record: StoredRecord) -> Progress:
     decision: Decision | None
     broken = current.broken

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 import structlog
 
 from remediator.backoff import Backoff
+from remediator.bus.journal_stream import JournalGapError
 from remediator.bus.protocols import BusUnavailableError, StoredRecord
 from remediator.engine.chain import advance
 from remediator.journal.projection import Break, Progress
@@ -75,6 +76,16 @@ class Projector:
             _log.warning("projection_waits_for_nats", why=_first(group))
         except* StoreError as group:
             _log.error("projection_stalled", why=_first(group))
+        except* JournalGapError as group:
+            # The stream refuses to go on over a hole; what stands before it has been projected.
+            _log.error("projection_stalled", why=_first(group))
+            await self._mark(Break(self.progress.head.seq + 1, f"missing: {_first(group)}"))
+
+    async def _mark(self, broken: Break) -> None:
+        try:
+            self._show(await self._store.mark_broken(broken))
+        except (StoreLostError, StoreError) as error:
+            _log.error("projection_stalled", why=str(error))  # the next attempt finds it again
 
     async def _begin(self) -> None:
         """Make sure that the file is about this stream, and not about an earlier or other one."""
@@ -92,29 +103,44 @@ class Projector:
         await self._store.restart()
 
     async def _follow(self) -> None:
-        queue: asyncio.Queue[StoredRecord] = asyncio.Queue(QUEUE_MAX)
+        queue: asyncio.Queue[StoredRecord | Exception] = asyncio.Queue(QUEUE_MAX)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._fill(queue))
             while True:
-                self._show(await self._store.project(await self._batch(queue)))
-                self._backoff.reset()
+                batch, ended = await self._batch(queue)
+                self._show(await self._store.project(batch))
+                if batch:
+                    self._backoff.reset()
+                if ended is not None:
+                    raise ended
 
-    async def _fill(self, queue: asyncio.Queue[StoredRecord]) -> None:
+    async def _fill(self, queue: asyncio.Queue[StoredRecord | Exception]) -> None:
+        """Read ahead; what ends the reading comes last, so that all before it is projected."""
         records: AsyncIterator[StoredRecord] = self._stream.tail(self._store.progress.head.seq + 1)
-        async for record in records:
-            await queue.put(record)
-        raise BusUnavailableError("the journal's stream ended instead of being followed")
+        try:
+            async for record in records:
+                await queue.put(record)
+        except (BusUnavailableError, JournalGapError) as error:
+            await queue.put(error)
+        else:
+            await queue.put(BusUnavailableError("the stream ended instead of being followed"))
 
-    async def _batch(self, queue: asyncio.Queue[StoredRecord]) -> list[StoredRecord]:
-        """Return what has come, at least one record, or nothing after a quiet while."""
+    async def _batch(
+        self, queue: asyncio.Queue[StoredRecord | Exception]
+    ) -> tuple[list[StoredRecord], Exception | None]:
+        """Return what has come, and what ended it; nothing after a quiet while."""
+        batch: list[StoredRecord] = []
         try:
             async with asyncio.timeout(self._look_every_s):
-                batch = [await queue.get()]
+                item = await queue.get()
         except TimeoutError:
-            return []
-        while len(batch) < BATCH_MAX and not queue.empty():
-            batch.append(queue.get_nowait())
-        return batch
+            return batch, None
+        while isinstance(item, StoredRecord):
+            batch.append(item)
+            if len(batch) == BATCH_MAX or queue.empty():
+                return batch, None
+            item = queue.get_nowait()
+        return batch, item
 
     def _show(self, progress: Progress) -> None:
         self._metrics.projected_head.set(progress.head.seq)

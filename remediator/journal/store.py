@@ -14,7 +14,7 @@ from remediator.bus.protocols import StoredRecord
 from remediator.engine.chain import Head
 from remediator.journal import projection, schema
 from remediator.journal import query as queries
-from remediator.journal.projection import Progress
+from remediator.journal.projection import Break, Progress
 from remediator.journal.query import DecisionQuery, StoredDecision
 from remediator.journal.schema import StoreError
 
@@ -57,6 +57,12 @@ class DecisionStore:
         """
         return await self._write(lambda: self._project(records))
 
+    async def mark_broken(self, broken: Break) -> Progress:
+        """Remember a break of the chain that the stream itself told. Raises like ``project``."""
+        return await self._write(
+            lambda: self._change(lambda writer: projection.mark_broken(writer, broken))
+        )
+
     async def restart(self) -> None:
         """Begin again with an empty file; the old one is deleted. Raises StoreError."""
         await self._write(self._restart)
@@ -98,6 +104,11 @@ class DecisionStore:
         self.progress = projection.progress(self._writer)
 
     def _project(self, records: Sequence[StoredRecord]) -> Progress:
+        return self._change(
+            lambda writer: projection.project(writer, records) if records else self.progress
+        )
+
+    def _change(self, change: Callable[[sqlite3.Connection], Progress]) -> Progress:
         if self._writer is None:  # an earlier reopening failed; try it again
             self._open()
             raise StoreLostError(f"{self.path}: opened again")
@@ -106,8 +117,7 @@ class DecisionStore:
             self._open()
             raise StoreLostError(f"{self.path}: was deleted or replaced")
         try:
-            if records:
-                self.progress = projection.project(self._writer, records)
+            self.progress = change(self._writer)
         except sqlite3.OperationalError as error:  # full disk, locked, I/O
             raise StoreError(f"{self.path}: {error}") from error
         except sqlite3.DatabaseError as error:  # damaged

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 
 import structlog
 
 from remediator.bus import subjects
 from remediator.bus.protocols import AppendRefusedError, BusUnavailableError, JournalStream
-from remediator.engine.chain import Decision, Head, advance
-from remediator.journal.links import check_link
+from remediator.engine.chain import Decision, advance
 from remediator.logs import log_decision
 from remediator.metrics import METRICS, Metrics
 
@@ -99,16 +97,3 @@ class JournalWriter:
         async for record in self._stream.read(seq):
             return record.seq == seq and record.payload == payload
         return False
-
-
-async def replay(
-    stream: JournalStream, head: Head | None = None
-) -> AsyncIterator[tuple[Decision, bytes]]:
-    """Yield every stored record after ``head`` (by default all), checking each link of the chain.
-
-    Raises ChainError, which names the first bad sequence, and BusUnavailableError.
-    """
-    current = head or Head()
-    async for record in stream.read(current.seq + 1):
-        current, decision = check_link(current, record.seq, record.payload)
-        yield decision, record.payload

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from remediator.backoff import Backoff
+from remediator.bus.journal_stream import JournalGapError
 from remediator.bus.protocols import StoredRecord
 from remediator.engine.chain import Head
 from remediator.journal.projector import Projector
@@ -147,3 +148,19 @@ async def test_an_empty_journal_is_no_trouble(stream, store):
     async with running(stream, store) as projector:
         await asyncio.sleep(0.12)  # longer than one look at the file
         assert projector.progress.head == Head()
+
+
+async def test_a_hole_that_the_stream_refuses_to_cross_is_a_break(stream, store, book):
+    publish(stream, book, 7)
+    records = stream.records
+
+    async def tail(from_seq):
+        for record in records[from_seq - 1 :]:
+            yield record
+        raise JournalGapError("the journal goes from record 7 to 9")
+
+    stream.tail = tail
+    async with running(stream, store) as projector:
+        await until(lambda: projector.broken_at is not None)
+        assert projector.broken_at == 8
+        assert projector.progress.head == book.head

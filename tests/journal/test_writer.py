@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 from remediator.bus.protocols import AppendRefusedError, BusUnavailableError
 from remediator.engine.chain import ChainError
 from remediator.engine.model import Subject, vm_subject
-from remediator.journal.writer import JournalWriter, message_id, replay, subject_of
+from remediator.journal.replay import replay
+from remediator.journal.writer import JournalWriter, message_id, subject_of
 from remediator.metrics import Metrics
 
 

@@ -1,0 +1,233 @@
+"""A decision in plain words, for a tired operator: what was seen, what decided, what was done.
+
+A single record seldom holds the whole story: the fence's outcome does not repeat the evidence. So
+whatever a record lacks is taken from the latest earlier record of the same incident that has it,
+and the text says from which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+
+from remediator.durations import format_duration
+from remediator.engine.chain import Decision, DecisionKind, GuardRow
+from remediator.engine.model import Plane, Proof, Verdict
+from remediator.engine.verdicts import ROWS
+from remediator.journal.rows import kind_of_work
+
+_KIND_WORDS = {
+    DecisionKind.LEADING: "This daemon became leader",
+    DecisionKind.OPENED: "An incident was opened",
+    DecisionKind.VERDICT: "The verdict changed",
+    DecisionKind.PLANNED: "A plan was made",
+    DecisionKind.REFUSED: "Acting was refused or put off",
+    DecisionKind.ESCALATED: "A human was asked",
+    DecisionKind.STARTED: "An action was started",
+    DecisionKind.RESUMED: "An action was repeated after a take-over",
+    DecisionKind.FINISHED: "An action ended",
+    DecisionKind.SKIPPED: "A step was skipped",
+    DecisionKind.PROGRESS: "A VM's recovery went on",
+    DecisionKind.RESOLVED: "The incident was resolved",
+}
+_ANSWERS = {"grant": "yes", "wait": "not yet", "refuse": "no"}
+_LOST = (Verdict.DEAD, Verdict.UNREACHABLE, Verdict.ISOLATED)
+_WIDTH = 10  # of the first column
+
+
+def clock(at: float) -> str:
+    """Return ``2026-11-20 03:12:09.5 UTC``."""
+    when = datetime.fromtimestamp(at, UTC)
+    return f"{when:%Y-%m-%d %H:%M:%S}.{when.microsecond // 100_000} UTC"
+
+
+def explain(decision: Decision, story: Sequence[Decision] = ()) -> str:
+    """Return the explanation of ``decision``.
+
+    ``story`` is every record of its incident, oldest first; without it only the record speaks.
+    """
+    told = [one for one in story if one.seq <= decision.seq] or [decision]
+    lines = [*_headline(decision), ""]
+    for title, body in (
+        ("What was seen", _seen(decision, told)),
+        ("What it adds up to", _verdict(decision, told)),
+        ("Which policy answered", _clauses(decision, told)),
+        ("Which guards were asked", _guards(decision, told)),
+        ("What the plan was", _plan(decision, told)),
+        ("What proof was held", _proof(told)),
+        ("What was done", _action(decision)),
+        ("The whole incident", _story(decision, story)),
+        ("How long it took", _times(story)),
+    ):
+        section = list(body)
+        if section:
+            lines += [title, *(f"  {line}" for line in section), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _headline(decision: Decision) -> Iterator[str]:
+    words = _KIND_WORDS.get(decision.kind, str(decision.kind))
+    yield f"Decision {decision.seq}, {clock(decision.at)}: {decision.subject}"
+    yield f"{words}: {decision.why}"
+    facts = []
+    if decision.incident:
+        state = f", then {decision.state}" if decision.state else ""
+        facts.append(f"incident {decision.incident}{state}")
+    facts.append(f"leader {decision.leader} (epoch {decision.epoch})")
+    if decision.mode == "observe":
+        facts.append("observe mode: decided and recorded, nothing was touched")
+    else:
+        facts.append(f"{decision.mode} mode")
+    yield "; ".join(facts)
+    if decision.retry_at is not None:
+        wait = format_duration(decision.retry_at - decision.at)
+        yield f"Tried or asked again {wait} later, at {clock(decision.retry_at)}"
+
+
+def _latest(told: Sequence[Decision], has: Callable[[Decision], object]) -> Decision | None:
+    return next((one for one in reversed(told) if has(one)), None)
+
+
+def _origin(decision: Decision, source: Decision) -> Iterator[str]:
+    if source.seq != decision.seq:
+        ago = format_duration(decision.at - source.at)
+        yield f"(from decision {source.seq}, {ago} earlier)"
+
+
+def _seen(decision: Decision, told: Sequence[Decision]) -> Iterator[str]:
+    source = _latest(told, lambda one: one.evidence)
+    if source is None:
+        return
+    yield from _origin(decision, source)
+    for seen in source.evidence:
+        text = f"{seen.plane:<{_WIDTH}} {seen.value}"
+        if seen.plane == Plane.POWER and seen.since_s > 0:
+            text += f", asked {format_duration(seen.since_s)} before"
+        elif seen.since_s > 0:
+            since = clock(source.at - seen.since_s)
+            text += f" for {format_duration(seen.since_s)} (since {since})"
+        extra = ", ".join(part for part in (seen.detail, seen.source) if part)
+        yield f"{text}: {extra}" if extra else text
+
+
+def _verdict(decision: Decision, told: Sequence[Decision]) -> Iterator[str]:
+    # The row that decided stands in the record of the verdict, and not in every later one.
+    source = _latest(told, lambda one: one.row) or _latest(told, lambda one: one.verdict)
+    if source is None or source.verdict is None:
+        return
+    yield from _origin(decision, source)
+    row = ROWS.get(source.row)
+    if row is not None:
+        yield f"{source.verdict}, by row {source.row!r} of the verdict table: {row.means}"
+    elif source.row:
+        yield f"{source.verdict}, by row {source.row!r} of the verdict table"
+    else:
+        yield str(source.verdict)
+
+
+def _clauses(decision: Decision, told: Sequence[Decision]) -> Iterator[str]:
+    source = _latest(told, lambda one: one.clauses or one.plan)
+    if source is None:
+        return
+    yield from _origin(decision, source)
+    for clause in source.clauses:
+        held = "held" if clause.held else "did NOT hold"
+        yield f"{clause.policy}: {clause.clause}: {held} (it was {clause.value})"
+    if source.plan is not None:
+        yield f"=> {source.plan.policy} matched (document {source.plan.policy_hash[:12]})"
+    elif source.clauses:
+        yield "=> no policy matched"
+
+
+def _guards(decision: Decision, told: Sequence[Decision]) -> Iterator[str]:
+    source = _latest(told, lambda one: one.guards)
+    if source is None:
+        return
+    yield from _origin(decision, source)
+    width = max(len(guard.guard) for guard in source.guards)
+    for guard in source.guards:
+        yield _guard(guard, width)
+
+
+def _guard(guard: GuardRow, width: int) -> str:
+    answer = _ANSWERS.get(guard.answer, guard.answer)
+    until = f" (until {clock(guard.until)})" if guard.until is not None else ""
+    return f"{guard.guard:<{width}} {answer:<7} {guard.why}{until}"
+
+
+def _plan(decision: Decision, told: Sequence[Decision]) -> Iterator[str]:
+    source = _latest(told, lambda one: one.plan)
+    if source is None or source.plan is None:
+        return
+    plan = source.plan
+    yield from _origin(decision, source)
+    yield f"steps: {', '.join(plan.steps)}"
+    if plan.fence_method:
+        yield f"fence by: {plan.fence_method}"
+    yield f"proof that counts: {' or '.join(plan.required_proof) or 'none'}"
+    for vm in plan.vms:
+        yield f"{vm.vm} ({vm.run_strategy or 'no VirtualMachine'}): {vm.treatment}: {vm.why}"
+
+
+def _proof_of(decision: Decision) -> Proof | None:
+    return decision.proof or (decision.outcome.proof if decision.outcome else None)
+
+
+def _proof(told: Sequence[Decision]) -> Iterator[str]:
+    source = _latest(told, _proof_of)
+    proof = _proof_of(source) if source is not None else None
+    if proof is not None:
+        detail = f": {proof.detail}" if proof.detail else ""
+        yield f"{proof.kind}, from {proof.source} at {clock(proof.at)}{detail}"
+        yield f"it proves that boot {proof.boot_id or '(unknown)'} of {proof.node} has ended"
+    elif any(one.plan or one.action for one in told):
+        yield "none yet: nothing is released and no VM restarts without it"
+
+
+def _action(decision: Decision) -> Iterator[str]:
+    action, outcome = decision.action, decision.outcome
+    if action is not None:
+        yield (
+            f"{kind_of_work(decision)} {action.subject}, attempt {action.attempt},"
+            f" at most {format_duration(action.deadline_s)} ({action.id})"
+        )
+    if outcome is not None:
+        took = format_duration(outcome.finished_at - outcome.started_at)
+        yield f"{outcome.status} after {took}: {outcome.detail}"
+        if not outcome.changed:
+            yield "nothing had to be changed: the world was already as wanted"
+    elif action is not None and decision.kind in (DecisionKind.STARTED, DecisionKind.RESUMED):
+        yield "its outcome is a later record"
+
+
+def _story(decision: Decision, story: Sequence[Decision]) -> Iterator[str]:
+    if len(story) < 2:
+        return
+    began = story[0].at
+    for one in story:
+        mark = ">" if one.seq == decision.seq else " "
+        about = "" if one.subject == story[0].subject else f"{one.subject}: "
+        done = kind_of_work(one)
+        what = f"{one.kind} {done}".strip()
+        yield f"{mark} {f'+{one.at - began:.1f} s':>9}  {one.seq:>6}  {what:<20} {about}{one.why}"
+
+
+def _times(story: Sequence[Decision]) -> Iterator[str]:
+    """Say how long each part of the incident took, and each action."""
+    lost = next((one for one in story if one.verdict in _LOST), None)
+    proven = next((one for one in story if _proof_of(one)), None)
+    if lost is not None:
+        lease = next((seen for seen in lost.evidence if seen.plane == "lease"), None)
+        if lease is not None:
+            yield f"{format_duration(lease.since_s)} from the last sign of life to the verdict"
+    if lost is not None and proven is not None:
+        proof = _proof_of(proven)
+        at = proof.at if proof is not None else proven.at
+        yield f"{format_duration(max(0.0, at - lost.at))} from the verdict to proof"
+    end = next((one for one in reversed(story) if one.kind is DecisionKind.RESOLVED), None)
+    if lost is not None and end is not None and end.at >= lost.at:
+        yield f"{format_duration(end.at - lost.at)} from the verdict to the end of the incident"
+    for one in story:
+        if one.outcome is not None:
+            took = format_duration(one.outcome.finished_at - one.outcome.started_at)
+            yield f"{took} for {kind_of_work(one) or 'action'} {one.subject} ({one.outcome.status})"

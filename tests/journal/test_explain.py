@@ -1,0 +1,90 @@
+"""Explanations against texts that a person has read: tests/journal/golden/*.txt.
+
+To change them on purpose: REWRITE_GOLDEN=1 pytest tests/journal/test_explain.py, and read the diff.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from remediator.engine.chain import DecisionKind, GuardRow
+from remediator.engine.model import IncidentState, Outcome, OutcomeStatus, Verdict
+from remediator.journal.explain import explain
+
+GOLDEN = Path(__file__).with_name("golden")
+
+
+def check(name, text):
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("REWRITE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def story(book):
+    return [decision for decision, _ in book.written if decision.incident]
+
+
+@pytest.mark.parametrize("seq", [2, 3, 4, 6, 7, 9])
+def test_the_story_of_a_dead_node(dead_node, seq):
+    told = story(dead_node)
+    check(f"dead-node-{seq}", explain(next(one for one in told if one.seq == seq), told))
+
+
+def test_a_record_alone_explains_what_it_knows(dead_node):
+    check("leading", explain(dead_node.written[0][0]))
+
+
+def test_a_refusal_says_which_guards_said_no_and_until_when(book):
+    at = 1_790_000_000.0
+    decision, _ = book.write(
+        DecisionKind.REFUSED,
+        why="zone-share: 3 of 4 nodes down or silent, limit 2",
+        at=at,
+        incident="inc-1",
+        state=IncidentState.HELD,
+        verdict=Verdict.UNREACHABLE,
+        row="unreachable-by-handler",
+        guards=(
+            GuardRow(guard="mode", answer="grant", why="enforce"),
+            GuardRow(guard="cool-down", answer="wait", why="fenced 60 s ago", until=at + 540),
+            GuardRow(guard="zone-share", answer="refuse", why="3 of 4 nodes down, limit 2"),
+        ),
+    )
+    check("refused", explain(decision, [decision]))
+
+
+def test_a_failed_action_says_so_and_when_it_is_tried_again(book, dead_node):
+    fence = dead_node.written[4][0].action
+    decision, _ = dead_node.write(
+        DecisionKind.FINISHED,
+        why="the BMC does not answer",
+        at=1_790_000_100.0,
+        incident="inc-2",
+        mode="enforce",
+        action=fence,
+        retry_at=1_790_000_105.0,
+        outcome=Outcome(
+            action_id=fence.id,
+            status=OutcomeStatus.FAILED,
+            detail="no answer within 5 s",
+            started_at=1_790_000_070.0,
+            finished_at=1_790_000_100.0,
+            changed=False,
+        ),
+    )
+    text = explain(decision, [decision])
+    check("failed", text)
+    assert "none yet: nothing is released" in text
+
+
+def test_what_came_later_is_not_taken_for_known_then(dead_node):
+    told = story(dead_node)
+    text = explain(told[0], told)
+    before, _, after = text.partition("The whole incident")
+    assert "power-off-verified" not in before
+    assert "Unreachable" not in before
+    assert "runs on n7" in after
