@@ -31,6 +31,7 @@ class DecisionKind(enum.StrEnum):
     STARTED = "started"  # an action is about to be handed to the runner
     RESUMED = "resumed"  # an action without an outcome is repeated after a take-over
     FINISHED = "finished"  # an action ended
+    SKIPPED = "skipped"  # a step of the plan was not needed any more
     PROGRESS = "progress"  # a VM was requested, runs, or is left as it is, and why
     RESOLVED = "resolved"  # the incident is over
 

@@ -46,6 +46,8 @@ class Context:
         self.epoch = 0
         self.now = 0.0
         self.effects: list[Effect] = []
+        self.down_now: frozenset[str] | None = None  # budgets.unhealthy, computed once per call
+        self.power_asked: dict[str, float] = {}  # node -> when its power was last asked for
 
     def record(
         self,

@@ -41,10 +41,11 @@ class ProvenTime:
 class Beat:
     """The last beat of one node on one plane."""
 
-    __slots__ = ("at", "live", "mark_s")
+    __slots__ = ("at", "back_at", "live", "mark_s")
 
     def __init__(self) -> None:
         self.at = 0.0  # our clock
+        self.back_at = 0.0  # when it last woke from silence, or was first seen to beat
         self.mark_s = 0.0  # the plane's proven time then
         self.live = False  # seen to happen, not merely found when the watch began
 
@@ -66,10 +67,18 @@ class BeatPlane:
             beat = self.beats[node] = Beat()
             heapq.heappush(self._due, (self.time.proven_s + self.silent_after_s, node))
         woke = not beat.live or self.silence_s(node) >= self.silent_after_s
+        if woke and not first:
+            beat.back_at = at
         beat.at = at
         beat.mark_s = self.time.proven_s
         beat.live = not first
         return woke
+
+    def restart(self, node: str) -> None:
+        """Give a node a fresh period: it shows a new boot, and must be heard anew."""
+        beat = self.beats.get(node)
+        if beat is not None:
+            beat.mark_s, beat.live = self.time.proven_s, False
 
     def forget(self, node: str) -> None:
         """Forget a deleted node."""
@@ -102,11 +111,12 @@ class BeatPlane:
 class Power:
     """What the fence device said last."""
 
-    __slots__ = ("at", "detail", "off_since", "reading", "source")
+    __slots__ = ("at", "detail", "off_since", "read_at", "reading", "source")
 
     def __init__(self) -> None:
-        self.at = 0.0
-        self.reading = Reading.UNKNOWN
+        self.at = 0.0  # of the last reading, whatever it was
+        self.reading = Reading.UNKNOWN  # the last one that was on or off
+        self.read_at = 0.0  # when that was
         self.off_since: float | None = None  # first of an unbroken run of "off"
         self.source = ""
         self.detail = ""
@@ -147,6 +157,7 @@ class Evidence:
         self.handlers = BeatPlane(settings.node_watch_gap_s, settings.handler_silent_after_s)
         self.power: dict[str, Power] = {}
         self.ready: dict[str, Ready] = {}
+        self.not_ready: set[str] = set()
 
     def signal(self, signal: Signal) -> bool:
         """Take in one observation of a node; True when the node should be looked at again."""
@@ -168,12 +179,19 @@ class Evidence:
             case _:
                 return False  # planes that this version does not weigh
 
+    def rebooted(self, node: str) -> None:
+        """Start over for a node that shows a new boot: its old silence and power are history."""
+        self.leases.restart(node)
+        self.handlers.restart(node)
+        self.power.pop(node, None)
+
     def forget(self, node: str) -> None:
         """Forget a deleted node."""
         self.leases.forget(node)
         self.handlers.forget(node)
         self.power.pop(node, None)
         self.ready.pop(node, None)
+        self.not_ready.discard(node)
 
     def overdue(self, node: str) -> bool:
         """Whether the node's lease renewal is late, be it not yet long enough to suspect it."""
@@ -223,13 +241,15 @@ class Evidence:
         power = self.power.setdefault(node, Power())
         if signal.at < power.at:
             return False  # out of order
+        power.at, power.source, power.detail = signal.at, signal.source, signal.detail
+        if signal.reading is Reading.UNKNOWN:
+            return False  # no answer takes nothing back: it was off, or on, when last asked
         changed = signal.reading is not power.reading
-        if signal.reading is Reading.DOWN:
-            power.off_since = signal.at if power.off_since is None else power.off_since
-        elif signal.reading is Reading.UP:
+        power.reading, power.read_at = signal.reading, signal.at
+        if signal.reading is Reading.UP:
             power.off_since = None
-        power.at, power.reading = signal.at, signal.reading
-        power.source, power.detail = signal.source, signal.detail
+        elif power.off_since is None:
+            power.off_since = signal.at
         return changed or signal.reading is Reading.DOWN
 
     def _note_ready(self, node: str, signal: Signal) -> bool:
@@ -239,6 +259,10 @@ class Evidence:
         if signal.reading is not ready.reading:
             ready.since = signal.at
         ready.at, ready.reading, ready.detail = signal.at, signal.reading, signal.detail
+        if signal.reading is Reading.DOWN:
+            self.not_ready.add(node)
+        else:
+            self.not_ready.discard(node)
         return True
 
     def _lease_value(self, node: str, power: str) -> str:
@@ -273,9 +297,15 @@ class Evidence:
 
     def _power_value(self, node: str, now: float) -> str:
         power = self.power.get(node)
-        if power is None or now - power.at > self._settings.power_fresh_s:
+        if power is None or power.reading is Reading.UNKNOWN:
             return "unknown"
-        return {Reading.UP: "on", Reading.DOWN: "off"}.get(power.reading, "unknown")
+        fresh = now - power.read_at <= self._settings.power_fresh_s
+        if power.reading is Reading.UP:
+            return "on" if fresh else "unknown"
+        # What was once off cannot still be writing from before, so "off" does not grow stale,
+        # unless the node has been heard since: then it says nothing about this boot.
+        since = power.read_at + self._settings.contradiction_after_s
+        return "off" if fresh or not self.beaten_since(node, since) else "unknown"
 
     def _kubelet_value(self, node: str, now: float) -> str:
         ready = self.ready.get(node)

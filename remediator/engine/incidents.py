@@ -112,6 +112,7 @@ class VmProgress(msgspec.Struct, kw_only=True):
     started_at: float = 0.0  # when its restart began (the old pod's deletion)
     attempts: int = 0
     retry_at: float = 0.0
+    stopped: tuple[str, ...] = ()  # uids of the launcher pods that were deleted
 
 
 class Incident(msgspec.Struct, kw_only=True):

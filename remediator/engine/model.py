@@ -80,7 +80,7 @@ class Signal(Record, frozen=True, kw_only=True):
     first: bool = False
 
 
-# --- facts: what the watchers know of the cluster ----------------------------------------------------
+# --- facts: what the watchers know of the cluster -------------------------------------------------
 
 
 class RunStrategy(enum.StrEnum):
@@ -333,6 +333,7 @@ class StartVm(Record, frozen=True, kw_only=True, tag_field="do", tag="start"):
     namespace: str
     vm: str
     vm_uid: str
+    node: str = ""  # the dead node on whose account it is started
 
 
 class Uncordon(Record, frozen=True, kw_only=True, tag_field="do", tag="uncordon"):

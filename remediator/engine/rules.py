@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from remediator.engine.chain import ClauseRow
 from remediator.engine.model import NodeFacts, ProofKind, Record, Verdict
 
-STEPS = ("cordon", "fence", "release", "recover")
+STEPS: tuple[str, ...] = ("cordon", "fence", "release", "recover")
 
 
 class Policy(Record, frozen=True, kw_only=True):
@@ -17,7 +17,7 @@ class Policy(Record, frozen=True, kw_only=True):
     source: str  # file it came from, for messages
     content_hash: str  # SHA-256 of the document
     verdicts: tuple[Verdict, ...]
-    steps: tuple[str, ...] = STEPS  # a prefix-respecting subset of STEPS, in that order
+    steps: tuple[str, ...] = STEPS  # a prefix of STEPS: each step makes the next one safe
     node_labels: dict[str, str] = {}  # all must be present with these values
     for_s: float = 0.0  # how long the verdict must have stood
     enforce: bool = True  # False: this policy only says what it would do

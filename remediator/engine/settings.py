@@ -1,4 +1,4 @@
-"""What the engine may be told from outside: detection, budgets, pace. Every default has its source."""
+"""What the engine may be told from outside: detection, budgets, pace; each default's source."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class StepSettings(Record, frozen=True, kw_only=True):
     attempts: int = 3
     retry_after_s: float = 5.0  # doubled with each attempt, up to retry_cap_s
     retry_cap_s: float = 60.0
-    # After the last attempt: escalated, and tried again this often. Nothing is silently given up.
+    # After the last attempt: escalated, and tried again this often. Nothing is given up.
     follow_up_s: float = 120.0
 
 

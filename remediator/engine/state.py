@@ -76,7 +76,11 @@ def apply(state: EngineState, decision: Decision, head: Head) -> None:
             incident.answered = decision.stage
             incident.retry_at = decision.retry_at or 0.0
             if decision.stage == "proof-void":
-                incident.proof = None
+                incident.proof, incident.contradicted = None, True
+            elif decision.stage.startswith("exhausted:"):
+                incident.attempts = {}
+        case DecisionKind.SKIPPED:
+            incident.step += 1
         case DecisionKind.PROGRESS:
             _progress(incident, decision)
         case DecisionKind.RESOLVED:
@@ -140,6 +144,7 @@ def _start(state: EngineState, decision: Decision, action: Action) -> None:
             work.node,
             Residue(node=work.node, node_uid=work.node_uid, incident=action.incident),
         )
+        residue.incident = action.incident
         if isinstance(work, Release):
             residue.fenced_boot_id, residue.proof_at = work.proof.boot_id, work.proof.at
     if isinstance(work, Uncordon):
@@ -185,6 +190,8 @@ def _finish(state: EngineState, decision: Decision, action: Action, outcome: Out
         progress.since_at = outcome.finished_at
         if isinstance(work, ForceStop):
             progress.stage = Stage.STOPPED if done else Stage.WAITING
+            if done:
+                progress.stopped = (*progress.stopped, work.pod_uid)
         elif not done:
             progress.stage = Stage.STOPPED
         progress.retry_at = retry_at

@@ -1,0 +1,184 @@
+"""Guards and budgets: each is asked before a node is disrupted, each answer is recorded.
+
+They fail closed: what is not known to be safe waits. More failures mean more care, not more haste.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+
+from remediator.engine.chain import GuardRow, Plan
+from remediator.engine.context import Context
+from remediator.engine.incidents import Incident
+from remediator.engine.model import IncidentState, NodeFacts
+
+GRANT, WAIT, REFUSE = "grant", "wait", "refuse"
+
+EXCLUDE_LABEL = "remediation.medik8s.io/exclude-from-remediation"  # medik8s: value must be "true"
+EXCLUDE_ANNOTATION = "remediator.io/exclude"
+
+
+def ask(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> tuple[GuardRow, ...]:
+    """Ask every guard about carrying out ``plan``, in a fixed order."""
+    return tuple(guard(context, incident, node, plan) for guard in GUARDS)
+
+
+def withheld(rows: tuple[GuardRow, ...]) -> tuple[GuardRow, ...]:
+    """Return the rows that do not grant."""
+    return tuple(row for row in rows if row.answer != GRANT)
+
+
+def hands_off(context: Context, node: NodeFacts) -> str:
+    """Return why this node is somebody else's business now, or ""."""
+    if node.labels.get(EXCLUDE_LABEL) == "true":
+        return f"it carries the label {EXCLUDE_LABEL}=true"
+    if EXCLUDE_ANNOTATION in node.annotations:
+        return f"it carries the annotation {EXCLUDE_ANNOTATION}"
+    lease = context.inventory.leases.get(node.name)
+    if lease is None or not lease.holder:
+        return ""
+    # Valid by the holder's clock or by ours: either way somebody may be at work on the node.
+    expires_at = max(lease.renewed_at, lease.seen_at) + lease.duration_s
+    if lease.duration_s > 0 and expires_at > context.now:
+        return f"{lease.holder} holds its medik8s lease"
+    return ""
+
+
+def fence_method(context: Context, node: str) -> str:
+    """Return the name of the fence method configured for a node, or ""."""
+    for method in context.fence_methods:
+        if any(fnmatchcase(node, pattern) for pattern in method.nodes):
+            return method.name
+    return ""
+
+
+def unhealthy(context: Context) -> frozenset[str]:
+    """Return the nodes that are or may be down: silent, overdue, fenced or in an incident."""
+    if context.down_now is None:
+        state, evidence = context.state, context.evidence
+        in_incident = {
+            incident.subject.name
+            for incident in state.incidents.values()
+            if incident.state is not IncidentState.SUSPECTED
+        }
+        context.down_now = frozenset(
+            name
+            for name in context.inventory.nodes
+            if name in state.residues or name in in_incident or evidence.overdue(name)
+        )
+    return context.down_now
+
+
+def _mode(context: Context, _incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
+    steps = ", ".join(plan.steps)
+    if not context.enforce:
+        return _refuse("mode", f"observe mode: would {steps} {node.name}; {len(plan.vms)} VMs")
+    policy = next((each for each in context.policies if each.name == plan.policy), None)
+    if policy is not None and not policy.enforce:
+        return _refuse("mode", f"policy {plan.policy} only observes: would {steps}")
+    return _grant("mode", "enforce")
+
+
+def _inventory(context: Context, _incident: Incident, _node: NodeFacts, _plan: Plan) -> GuardRow:
+    if not context.inventory.synced:
+        return _wait("inventory", "the lists of nodes, VMs and pods are not complete yet")
+    return _grant("inventory", "complete")
+
+
+def _control_plane(_c: Context, _incident: Incident, node: NodeFacts, _plan: Plan) -> GuardRow:
+    if node.control_plane:
+        return _refuse("control-plane", "etcd quorum is not known here: a human must decide")
+    return _grant("control-plane", "a worker")
+
+
+def _vms(_context: Context, _incident: Incident, _node: NodeFacts, plan: Plan) -> GuardRow:
+    if not plan.vms:
+        return _wait("vms", "no VM is on this node: nothing would be won by fencing it")
+    return _grant("vms", f"{len(plan.vms)} VMs to recover")
+
+
+def _method(_context: Context, _incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
+    if "fence" not in plan.steps:
+        return _grant("fence-method", "the plan does not fence")
+    if not plan.fence_method:
+        return _refuse("fence-method", f"no fence method is configured for {node.name}")
+    return _grant("fence-method", plan.fence_method)
+
+
+def _trust(_context: Context, incident: Incident, _node: NodeFacts, plan: Plan) -> GuardRow:
+    if incident.contradicted and "fence" in plan.steps:
+        return _refuse("power-trust", "its BMC said off while it lived: it proves nothing")
+    return _grant("power-trust", "never contradicted")
+
+
+def _cooldown(context: Context, incident: Incident, node: NodeFacts, _plan: Plan) -> GuardRow:
+    last_at = context.state.fenced_at.get(node.name)
+    if last_at is None or incident.proof is not None:
+        return _grant("cool-down", "not fenced lately")
+    until = last_at + context.settings.budgets.fence_cooldown_s
+    if context.now < until:
+        ago_s = context.now - last_at
+        return _wait("cool-down", f"fenced {ago_s:.0f} s ago: it is flapping", until)
+    return _grant("cool-down", f"last fenced {context.now - last_at:.0f} s ago")
+
+
+def _share(name: str, among: frozenset[str], share: float, context: Context) -> GuardRow:
+    limit = max(1, int(share * len(among)))
+    down = sorted(unhealthy(context) & among)
+    text = f"{len(down)} of {len(among)} nodes down or silent, limit {limit}"
+    if len(down) > limit:
+        return _wait(name, f"{text}: {', '.join(down[:10])}")
+    return _grant(name, text)
+
+
+def _zone_share(context: Context, _incident: Incident, node: NodeFacts, _plan: Plan) -> GuardRow:
+    if not node.zone:
+        return _grant("zone-share", "the node is in no zone")
+    share = context.settings.budgets.max_unhealthy_zone_share
+    return _share("zone-share", context.inventory.zone_members(node.zone), share, context)
+
+
+def _cluster_share(context: Context, _incident: Incident, _n: NodeFacts, _plan: Plan) -> GuardRow:
+    share = context.settings.budgets.max_unhealthy_cluster_share
+    return _share("cluster-share", frozenset(context.inventory.nodes), share, context)
+
+
+def _fences(context: Context, incident: Incident, _node: NodeFacts, _plan: Plan) -> GuardRow:
+    limit = context.settings.budgets.max_fences_at_once
+    running = [
+        other.subject.name
+        for other in context.state.incidents.values()
+        if other.state is IncidentState.FENCING and other.id != incident.id
+    ]
+    if len(running) >= limit:
+        return _wait("fences-at-once", f"{len(running)} of {limit} under way: {', '.join(running)}")
+    return _grant("fences-at-once", f"{len(running)} of {limit} under way")
+
+
+Guard = Callable[[Context, Incident, NodeFacts, Plan], GuardRow]
+
+GUARDS: tuple[Guard, ...] = (
+    _mode,
+    _inventory,
+    _control_plane,
+    _vms,
+    _method,
+    _trust,
+    _cooldown,
+    _zone_share,
+    _cluster_share,
+    _fences,
+)
+
+
+def _grant(guard: str, why: str) -> GuardRow:
+    return GuardRow(guard=guard, answer=GRANT, why=why)
+
+
+def _wait(guard: str, why: str, until: float | None = None) -> GuardRow:
+    return GuardRow(guard=guard, answer=WAIT, why=why, until=until)
+
+
+def _refuse(guard: str, why: str) -> GuardRow:
+    return GuardRow(guard=guard, answer=REFUSE, why=why)

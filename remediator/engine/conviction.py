@@ -1,0 +1,230 @@
+"""From evidence to a granted plan: open, convict, match a policy, ask the guards."""
+
+from __future__ import annotations
+
+from remediator.engine import budgets
+from remediator.engine.chain import DecisionKind, GuardRow, Plan
+from remediator.engine.context import Context
+from remediator.engine.effects import AskPower
+from remediator.engine.execution import start_step
+from remediator.engine.incidents import Incident, Trigger
+from remediator.engine.model import IncidentState, NodeFacts, Verdict, node_subject
+from remediator.engine.planner import make_plan
+from remediator.engine.rules import Match, first_match
+from remediator.engine.verdicts import Row, decide
+
+# The power is asked again this often while an incident without proof is young, and later.
+_ASK_YOUNG_S, _ASK_OLD_S, _YOUNG_S = 20.0, 120.0, 300.0
+
+# A hold for one of these is ordinary; any other is worth a human's attention at once.
+_QUIET_GUARDS = frozenset({"mode", "inventory", "vms", "fences-at-once"})
+
+
+def judge(context: Context, node: NodeFacts) -> Row:
+    """Return the row of the verdict table that this node's evidence falls under, guards aside."""
+    return decide(context.evidence.values(node, context.now), hands_off=False)
+
+
+def open_incident(context: Context, node: NodeFacts, row: Row) -> Incident:
+    """Open an incident: the evidence about this node has turned."""
+    subject = node_subject(node.name)
+    incident_id = f"inc-{context.state.head.seq + 1}"
+    shell = Incident(
+        id=incident_id,
+        subject=subject,
+        state=IncidentState.WATCHING,
+        opened_at=context.now,
+        node_uid=node.uid,
+        boot_id=node.boot_id,
+        verdict=row.verdict,
+        verdict_at=context.now,
+        row=row.name,
+    )
+    context.record(
+        DecisionKind.OPENED,
+        subject,
+        f"{row.verdict}: {row.means}",
+        incident=shell,
+        trigger=Trigger.SUSPECTED,
+        verdict=row.verdict,
+        row=row.name,
+        evidence=context.evidence.rows(node, context.now),
+        boot_id=node.boot_id,
+        uid=node.uid,
+    )
+    return context.state.incidents[incident_id]
+
+
+def weigh(context: Context, incident: Incident, node: NodeFacts, row: Row) -> None:
+    """Bring an incident that holds no proof up to date with the evidence."""
+    if row.verdict is Verdict.UNKNOWN:
+        return  # we have been deaf or have just begun: nothing is concluded from that
+    ask_power(context, incident, node)
+    if row.verdict is Verdict.HEALTHY:
+        _clear(context, incident, node)
+        return
+    convicting = row.verdict is not Verdict.SUSPECT
+    fresh_boot = node.boot_id not in ("", incident.boot_id)
+    unconfirmed = convicting and incident.state is IncidentState.SUSPECTED
+    if row.verdict is not incident.verdict or fresh_boot or unconfirmed:
+        context.record(
+            DecisionKind.VERDICT,
+            incident.subject,
+            f"{row.verdict}: {row.means}",
+            incident=incident,
+            trigger=_turn(incident.state, convicting=convicting),
+            verdict=row.verdict,
+            row=row.name,
+            evidence=context.evidence.rows(node, context.now),
+            boot_id=node.boot_id,
+        )
+    if convicting:
+        answer(context, incident, node)
+
+
+def answer(context: Context, incident: Incident, node: NodeFacts) -> None:
+    """Match a policy to a convicted node, ask the guards, and start the plan if all grant."""
+    if context.now < incident.retry_at:
+        context.wake_at(incident.retry_at)
+        return
+    match = first_match(context.policies, node, incident.verdict, incident.verdict_at, context.now)
+    if match.policy is None:
+        _no_policy(context, incident, match)
+        return
+    plan = make_plan(context, match.policy, node)
+    if incident.plan is None:
+        _record_plan(context, incident, match, plan_text(plan.steps, len(plan.vms)), plan)
+    rows = budgets.ask(context, incident, node, plan)
+    away = budgets.hands_off(context, node)
+    if away:
+        rows = (GuardRow(guard="hands-off", answer=budgets.WAIT, why=away), *rows)
+    if budgets.withheld(rows):
+        _withhold(context, incident, rows)
+        return
+    if incident.plan != plan and not incident.step:
+        _record_plan(context, incident, match, "planned again: its VMs have changed", plan)
+    start_step(context, incident, node, guards=rows, trigger=Trigger.GRANTED)
+
+
+def plan_text(steps: tuple[str, ...], vms: int) -> str:
+    """Return a plan in one line."""
+    return f"{', '.join(steps)}; {vms} VM{'' if vms == 1 else 's'} on it"
+
+
+def _record_plan(context: Context, incident: Incident, match: Match, why: str, plan: Plan) -> None:
+    context.record(
+        DecisionKind.PLANNED,
+        incident.subject,
+        f"policy {plan.policy}: {why}",
+        incident=incident,
+        clauses=match.clauses,
+        plan=plan,
+        verdict=incident.verdict,
+        row=incident.row,
+    )
+
+
+def _turn(state: IncidentState, *, convicting: bool) -> Trigger | None:
+    if convicting:
+        return None if state is IncidentState.CONFIRMED else Trigger.CONVICTED
+    return None if state is IncidentState.SUSPECTED else Trigger.DOUBTED
+
+
+def convicting(context: Context, incident: Incident) -> frozenset[Verdict]:
+    """Return the verdicts under which the incident's plan may go on."""
+    plan = incident.plan
+    return frozenset(
+        verdict
+        for policy in context.policies
+        if plan is not None and policy.name == plan.policy
+        for verdict in policy.verdicts
+    )
+
+
+def close_vanished(context: Context, incident: Incident) -> None:
+    """End an incident without proof whose Node object was deleted: nothing is left to act on."""
+    if not context.inventory.synced:
+        return
+    decision = context.record(
+        DecisionKind.RESOLVED,
+        incident.subject,
+        "its Node object was deleted: Kubernetes now removes its pods by itself, without proof "
+        "that the host is off; nothing was restarted by us",
+        incident=incident,
+        trigger=Trigger.CLEARED,
+    )
+    context.notice(decision)
+
+
+def ask_power(context: Context, incident: Incident, node: NodeFacts) -> None:
+    """Ask the node's fence device for its power state, unless that was done a moment ago."""
+    if not budgets.fence_method(context, node.name):
+        return
+    young = context.now - incident.opened_at < _YOUNG_S
+    last_at = context.power_asked.get(node.name)
+    if last_at is None or context.now - last_at >= (_ASK_YOUNG_S if young else _ASK_OLD_S):
+        context.power_asked[node.name] = context.now
+        context.effects.append(AskPower(node=node.name))
+
+
+def _clear(context: Context, incident: Incident, node: NodeFacts) -> None:
+    values = context.evidence.values(node, context.now)
+    if incident.contradicted and values.power != "on":
+        return  # a BMC that lied stays distrusted until it tells the truth again
+    context.record(
+        DecisionKind.RESOLVED,
+        incident.subject,
+        f"{node.name} renews its lease again",
+        incident=incident,
+        trigger=Trigger.CLEARED,
+        verdict=Verdict.HEALTHY,
+        row="alive",
+        evidence=context.evidence.rows(node, context.now),
+    )
+
+
+def _no_policy(context: Context, incident: Incident, match: Match) -> None:
+    if match.due_at is not None:
+        context.wake_at(match.due_at)
+        return
+    key = f"no-policy:{incident.verdict}"
+    if incident.answered == key:
+        return
+    decision = context.record(
+        DecisionKind.ESCALATED,
+        incident.subject,
+        f"no policy answers {incident.verdict}: nothing is done, a human should look",
+        incident=incident,
+        trigger=Trigger.EXHAUSTED,
+        clauses=match.clauses,
+        verdict=incident.verdict,
+        row=incident.row,
+        stage=key,
+    )
+    context.notice(decision)
+
+
+def _withhold(context: Context, incident: Incident, rows: tuple[GuardRow, ...]) -> None:
+    """Record a refusal, once for each set of guards that withhold."""
+    against = budgets.withheld(rows)
+    names = [row.guard for row in against]
+    key = f"guards:{','.join(names)}"
+    if incident.answered == key:
+        return
+    for_good = any(row.answer == budgets.REFUSE and row.guard != "mode" for row in against)
+    trigger = Trigger.EXHAUSTED if for_good else Trigger.WITHHELD
+    kind = DecisionKind.ESCALATED if for_good else DecisionKind.REFUSED
+    decision = context.record(
+        kind,
+        incident.subject,
+        "; ".join(f"{row.guard}: {row.why}" for row in against),
+        incident=incident,
+        trigger=trigger,
+        guards=rows,
+        verdict=incident.verdict,
+        row=incident.row,
+        evidence=(),
+        stage=key,
+    )
+    if not set(names) <= _QUIET_GUARDS:
+        context.notice(decision)

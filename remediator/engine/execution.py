@@ -1,0 +1,213 @@
+"""Carrying a granted plan out, one node-level step at a time: cordon, fence, release."""
+
+from __future__ import annotations
+
+from remediator.engine import proofs
+from remediator.engine.chain import DecisionKind, GuardRow
+from remediator.engine.context import Context
+from remediator.engine.incidents import Incident, InvariantError, Trigger
+from remediator.engine.model import (
+    Action,
+    Cordon,
+    Fence,
+    IncidentState,
+    NodeFacts,
+    Outcome,
+    OutcomeStatus,
+    Release,
+    Work,
+)
+
+_WHY = {
+    "cordon": "keep new pods off the node before its old ones are deleted",
+    "fence": "power it off, so that its VMs cannot write any more",
+    "release": "proven off: let its volumes detach at once",
+}
+
+
+def start_step(
+    context: Context,
+    incident: Incident,
+    node: NodeFacts,
+    *,
+    guards: tuple[GuardRow, ...] = (),
+    trigger: Trigger | None = None,
+) -> None:
+    """Start the node-level action that is due."""
+    step = incident.next_step
+    attempt = incident.attempts.get(step, 0) + 1
+    work, deadline_s = _work(context, incident, node, step)
+    action = Action(
+        id=f"{incident.id}/{step}/{attempt}",
+        incident=incident.id,
+        subject=incident.subject,
+        attempt=attempt,
+        deadline_s=deadline_s,
+        work=work,
+    )
+    context.start(action, _WHY[step], trigger=trigger, guards=guards)
+
+
+def due(context: Context, incident: Incident) -> bool:
+    """Whether the next step of an incident may be started now: none in flight, no wait left."""
+    if str(incident.subject) in context.state.busy:
+        return False
+    if context.now < incident.retry_at:
+        context.wake_at(incident.retry_at)
+        return False
+    return True
+
+
+def go_on_fencing(context: Context, incident: Incident, node: NodeFacts) -> None:
+    """Start, repeat or give up the step that is due before there is proof."""
+    step = incident.next_step
+    tried = incident.attempts.get(step, 0)
+    if tried < context.settings.steps.attempts:
+        start_step(context, incident, node)
+        return
+    retry_at = context.now + context.settings.steps.follow_up_s
+    decision = context.record(
+        DecisionKind.ESCALATED,
+        incident.subject,
+        f"{step} failed {tried} times: VMs of {node.name} stay down until it is proven off; "
+        f"tried again in {context.settings.steps.follow_up_s:g} s",
+        incident=incident,
+        trigger=Trigger.EXHAUSTED,
+        stage=f"exhausted:{step}",
+        retry_at=retry_at,
+    )
+    context.notice(decision)
+    context.wake_at(retry_at)
+
+
+def go_on_releasing(context: Context, incident: Incident, node: NodeFacts | None) -> None:
+    """Start or repeat the release of a fenced node; without a Node object there is none."""
+    if not incident.next_step:
+        context.record(
+            DecisionKind.RESOLVED,
+            incident.subject,
+            "fenced; the policy asks for no more",
+            incident=incident,
+            trigger=Trigger.RECOVERED,
+        )
+        return
+    if node is None:
+        context.record(
+            DecisionKind.SKIPPED,
+            incident.subject,
+            "the Node object is gone: nothing is left to taint; its pods are recovered",
+            incident=incident,
+            trigger=Trigger.RELEASED,
+        )
+        return
+    tried = incident.attempts.get("release", 0)
+    if tried == context.settings.steps.attempts and incident.answered != "slow:release":
+        decision = context.record(
+            DecisionKind.ESCALATED,
+            incident.subject,
+            f"release failed {tried} times; it is tried on, but its volumes stay attached",
+            incident=incident,
+            stage="slow:release",
+        )
+        context.notice(decision)
+    start_step(context, incident, node)
+
+
+def finish(context: Context, outcome: Outcome) -> Action | None:
+    """Record what came of an action; None when it is not one of ours (any more)."""
+    action = context.state.pending.get(outcome.action_id)
+    if action is None:
+        return None
+    incident = context.state.incidents.get(action.incident)
+    outcome = _checked(incident, action, outcome)
+    done = outcome.status is OutcomeStatus.SUCCEEDED
+    retry_at = None if done else context.now + context.retry_delay_s(action.attempt)
+    context.record(
+        DecisionKind.FINISHED,
+        action.subject,
+        outcome.detail,
+        incident=incident,
+        incident_id=action.incident,
+        trigger=_trigger(incident, action, done=done),
+        action=action,
+        outcome=outcome,
+        proof=outcome.proof,
+        retry_at=retry_at,
+    )
+    if retry_at is not None:
+        context.wake_at(retry_at)
+    return action
+
+
+def proof_stands(context: Context, incident: Incident, node: NodeFacts | None) -> bool:
+    """Whether the incident's proof still stands; a void one stops everything and asks a human."""
+    proof = incident.proof
+    if proof is None:
+        raise InvariantError(f"{incident.id} is {incident.state} without proof")
+    detection = context.settings.detection
+    standing = proofs.standing(
+        proof.at, proof.boot_id, node, context.evidence, detection, context.now
+    )
+    if standing is proofs.Standing.HOLDS:
+        return True
+    if standing is proofs.Standing.VOID and str(incident.subject) not in context.state.busy:
+        decision = context.record(
+            DecisionKind.ESCALATED,
+            incident.subject,
+            f"{incident.subject.name} renews its lease in the boot that {proof.source} said is "
+            "over: the proof was wrong. No more of its VMs are restarted; check for double runs",
+            incident=incident,
+            trigger=Trigger.DISPROVED,
+            proof=proof,
+            stage="proof-void",
+        )
+        context.notice(decision)
+    return False
+
+
+def _work(context: Context, incident: Incident, node: NodeFacts, step: str) -> tuple[Work, float]:
+    steps, plan = context.settings.steps, incident.plan
+    if plan is None:
+        raise InvariantError(f"{incident.id} has no plan to carry out")
+    if step == "cordon":
+        return Cordon(node=node.name, node_uid=node.uid), steps.cordon_deadline_s
+    if step == "fence":
+        fence = Fence(
+            node=node.name,
+            node_uid=node.uid,
+            boot_id=incident.boot_id,
+            method=plan.fence_method,
+        )
+        return fence, steps.fence_deadline_s
+    if step == "release" and incident.proof is not None:
+        release = Release(node=node.name, node_uid=node.uid, proof=incident.proof)
+        return release, steps.release_deadline_s
+    raise InvariantError(f"{incident.id}: step {step!r} cannot be started in {incident.state}")
+
+
+def _trigger(incident: Incident | None, action: Action, *, done: bool) -> Trigger | None:
+    if incident is None or not done:
+        return None
+    if isinstance(action.work, Fence) and incident.state is IncidentState.FENCING:
+        return Trigger.PROVED
+    if isinstance(action.work, Release) and incident.state is IncidentState.FENCED:
+        return Trigger.RELEASED
+    return None
+
+
+def _checked(incident: Incident | None, action: Action, outcome: Outcome) -> Outcome:
+    """Turn a fence without proof that the policy takes into the failure that it is."""
+    if not isinstance(action.work, Fence) or outcome.status is not OutcomeStatus.SUCCEEDED:
+        return outcome
+    plan = incident.plan if incident is not None else None
+    if outcome.proof is not None and plan is not None and proofs.accepted(outcome.proof, plan):
+        return outcome
+    kind = outcome.proof.kind if outcome.proof is not None else "none"
+    return Outcome(
+        action_id=outcome.action_id,
+        status=OutcomeStatus.FAILED,
+        detail=f"{outcome.detail}; but the policy does not take this proof: {kind}",
+        started_at=outcome.started_at,
+        finished_at=outcome.finished_at,
+        changed=outcome.changed,
+    )

@@ -1,0 +1,359 @@
+"""The engine: one event and the time in, effects out.
+
+``Engine.handle`` never waits, never reads a clock and never fails for what the cluster does. What
+it must remember lives in ``EngineState``, which only its own records change: replaying the journal
+into a new engine gives the same state. Evidence and inventory are not remembered: a new leader's
+own watches bring them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+import msgspec
+
+from remediator.engine import cleanup, conviction, execution, recovery
+from remediator.engine.chain import ChainError, Decision, DecisionKind, Head
+from remediator.engine.context import Context
+from remediator.engine.effects import Effect, StartAction
+from remediator.engine.events import (
+    ActionFinished,
+    Event,
+    InventorySynced,
+    LeadershipGained,
+    ObjectGone,
+    ObjectSeen,
+    SignalSeen,
+    Tick,
+    WatchProgressed,
+)
+from remediator.engine.incidents import Incident
+from remediator.engine.model import (
+    Action,
+    FactKind,
+    Facts,
+    Fence,
+    IncidentState,
+    NodeFacts,
+    NodeLeaseFacts,
+    Outcome,
+    OutcomeStatus,
+    PodFacts,
+    Subject,
+    Verdict,
+    VmFacts,
+    VmiFacts,
+    node_subject,
+)
+from remediator.engine.rules import Policy
+from remediator.engine.settings import EngineSettings, FenceMethod
+from remediator.engine.state import EngineState, apply
+
+_WITHOUT_PROOF = frozenset(
+    {
+        IncidentState.SUSPECTED,
+        IncidentState.CONFIRMED,
+        IncidentState.HELD,
+        IncidentState.ESCALATED,
+    }
+)
+
+
+class Engine:
+    """Decides. One instance per term of leadership."""
+
+    def __init__(
+        self,
+        settings: EngineSettings | None = None,
+        policies: Sequence[Policy] = (),
+        fence_methods: Sequence[FenceMethod] = (),
+        *,
+        enforce: bool = False,
+    ) -> None:
+        self._context = Context(
+            settings or EngineSettings(), policies, fence_methods, enforce=enforce
+        )
+        self._to_resume: set[str] = set()
+
+    # --- memory -------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> EngineState:
+        """What the engine remembers. Read it; only records change it."""
+        return self._context.state
+
+    @property
+    def context(self) -> Context:
+        """The pictures behind the decisions, for ``health`` views. Read only."""
+        return self._context
+
+    def replay(self, decision: Decision, head: Head) -> None:
+        """Take in one record of the journal. ``head`` is the chain's end after it.
+
+        Raises ChainError when the record does not continue what was replayed before.
+        """
+        if decision.seq != self.state.head.seq + 1:
+            raise ChainError(decision.seq, f"does not follow record {self.state.head.seq}")
+        apply(self.state, decision, head)
+
+    def snapshot(self) -> bytes:
+        """Return the memory as bytes; with the journal's rest it restores any engine."""
+        return msgspec.json.encode(self.state)
+
+    def restore(self, snapshot: bytes) -> None:
+        """Replace the memory by a snapshot. Raises msgspec.ValidationError for foreign bytes."""
+        self._context.state = msgspec.json.decode(snapshot, type=EngineState)
+
+    # --- events -------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take in one event at ``now`` and return what is to be done, in order."""
+        context = self._context
+        context.now = max(now, context.now)
+        context.effects = []
+        context.down_now = None
+        match event:
+            case SignalSeen():
+                signal = event.signal
+                if signal.subject.kind == "node" and context.evidence.signal(signal):
+                    self._consider(signal.subject.name)
+            case WatchProgressed():
+                self._progressed(event)
+            case ObjectSeen():
+                self._seen(event.facts)
+            case ObjectGone():
+                self._gone(event)
+            case InventorySynced():
+                self._synced(event.kind)
+            case ActionFinished():
+                self._finished(event.outcome)
+            case Tick():
+                self._tick()
+            case LeadershipGained():
+                self._lead(event)
+            case _:
+                assert_never(event)
+        return context.effects
+
+    def _progressed(self, event: WatchProgressed) -> None:
+        evidence = self._context.evidence
+        plane = {"leases": evidence.leases, "nodes": evidence.handlers}.get(event.watch)
+        if plane is None:
+            return
+        plane.time.progress(event.at)
+        for name in plane.newly_due():
+            self._consider(name)
+
+    def _seen(self, facts: Facts) -> None:
+        old = self._context.inventory.put(facts)
+        if isinstance(facts, NodeFacts):
+            if isinstance(old, NodeFacts) and facts.boot_id not in ("", old.boot_id):
+                self._context.evidence.rebooted(facts.name)
+            if old != facts:
+                self._consider(facts.name)
+        elif isinstance(facts, NodeLeaseFacts):
+            self._consider(facts.node)
+        elif isinstance(facts, (VmFacts, VmiFacts, PodFacts)):
+            self._vm_touched(facts)
+            if old is not None and getattr(old, "node", "") != getattr(facts, "node", ""):
+                self._consider_open(getattr(old, "node", ""))
+
+    def _gone(self, event: ObjectGone) -> None:
+        context = self._context
+        old = context.inventory.drop(event.kind, event.namespace, event.name, event.uid)
+        if old is None:
+            return
+        if isinstance(old, NodeFacts):
+            self._consider(old.name)
+            context.evidence.forget(old.name)
+        elif isinstance(old, NodeLeaseFacts):
+            self._consider(old.node)
+        elif isinstance(old, (VmFacts, VmiFacts, PodFacts)):
+            self._vm_touched(old)
+
+    def _vm_touched(self, facts: VmFacts | VmiFacts | PodFacts) -> None:
+        """Look again at the incidents that this VM is part of."""
+        name = facts.vmi if isinstance(facts, PodFacts) else facts.name
+        key = str(Subject("vm", name, facts.namespace))
+        node = "" if isinstance(facts, VmFacts) else facts.node
+        for incident in list(self.state.incidents.values()):
+            if key in incident.vms or incident.subject.name == node:
+                self._consider(incident.subject.name)
+
+    def _synced(self, kind: FactKind) -> None:
+        inventory = self._context.inventory
+        before = inventory.synced
+        inventory.synced_kinds.add(kind)
+        if inventory.synced and not before:
+            self._consider_all()
+
+    def _finished(self, outcome: Outcome) -> None:
+        action = execution.finish(self._context, outcome)
+        if action is None:
+            return
+        self._to_resume.discard(action.id)
+        incident = self.state.incidents.get(action.incident)
+        self._consider(incident.subject.name if incident is not None else action.subject.name)
+
+    def _lead(self, event: LeadershipGained) -> None:
+        context = self._context
+        context.identity, context.epoch = event.identity, event.epoch
+        open_now, pending = len(self.state.incidents), len(self.state.pending)
+        context.record(
+            DecisionKind.LEADING,
+            Subject("daemon", event.identity),
+            f"leads from now on (epoch {event.epoch}); {open_now} open incidents, "
+            f"{pending} actions without an outcome",
+        )
+        self._to_resume = set(self.state.pending)
+
+    def _tick(self) -> None:
+        evidence = self._context.evidence
+        for plane in (evidence.leases, evidence.handlers):
+            for name in plane.newly_due():
+                self._consider(name)
+        for name in sorted(evidence.not_ready):
+            self._consider(name)
+        self._consider_all()
+
+    # --- what to do about a node -----------------------------------------------------------------
+
+    def _consider_all(self) -> None:
+        names = {incident.subject.name for incident in self.state.incidents.values()}
+        for name in sorted(names | set(self.state.residues)):
+            self._consider(name)
+
+    def _consider_open(self, name: str) -> None:
+        if self.state.incident_on(node_subject(name)) is not None:
+            self._consider(name)
+
+    def _consider(self, name: str) -> None:
+        """Bring everything about one node up to date with what is known now."""
+        context = self._context
+        if context.inventory.synced:
+            self._resume(name)
+        incident = self.state.incident_on(node_subject(name))
+        if incident is None:
+            self._consider_quiet(name)
+        elif incident.state in _WITHOUT_PROOF:
+            self._consider_unproven(incident)
+        elif incident.state is IncidentState.FENCING:
+            self._consider_fencing(incident)
+        else:
+            self._consider_proven(incident)
+
+    def _consider_quiet(self, name: str) -> None:
+        """Look at a node without open incident: it may need one, or be owed a clean-up."""
+        context = self._context
+        node = context.inventory.nodes.get(name)
+        residue = self.state.residues.get(name)
+        if node is not None and (residue is None or not cleanup.owes(residue, node)):
+            row = conviction.judge(context, node)
+            if row.verdict not in (Verdict.HEALTHY, Verdict.UNKNOWN):
+                incident = conviction.open_incident(context, node, row)
+                conviction.weigh(context, incident, node, row)
+                return
+        if residue is not None:
+            cleanup.take_back(context, residue)
+
+    def _consider_unproven(self, incident: Incident) -> None:
+        context = self._context
+        node = context.inventory.nodes.get(incident.subject.name)
+        if str(incident.subject) in self.state.busy:
+            return
+        if node is None or node.uid != incident.node_uid:
+            conviction.close_vanished(context, incident)
+            return
+        conviction.weigh(context, incident, node, conviction.judge(context, node))
+
+    def _consider_fencing(self, incident: Incident) -> None:
+        context = self._context
+        if not execution.due(context, incident):
+            return
+        node = context.inventory.nodes.get(incident.subject.name)
+        if node is None or node.uid != incident.node_uid:
+            conviction.close_vanished(context, incident)
+            return
+        row = conviction.judge(context, node)
+        if row.verdict is Verdict.HEALTHY:
+            conviction.weigh(context, incident, node, row)
+        elif row.verdict in conviction.convicting(context, incident):
+            execution.go_on_fencing(context, incident, node)
+        else:  # in doubt: wait for the evidence to become clear, one way or the other
+            conviction.ask_power(context, incident, node)
+
+    def _consider_proven(self, incident: Incident) -> None:
+        context = self._context
+        node = context.inventory.nodes.get(incident.subject.name)
+        if node is not None and node.uid != incident.node_uid:
+            node = None  # another machine took the name: the old one is as gone as if deleted
+        if not context.inventory.synced:
+            return
+        if incident.state is IncidentState.RECOVERING:
+            recovery.follow(context, incident)
+        if not execution.proof_stands(context, incident, node):
+            return
+        if incident.state is IncidentState.RECOVERING:
+            recovery.go_on(context, incident)
+        elif execution.due(context, incident):
+            execution.go_on_releasing(context, incident, node)
+            if incident.state is IncidentState.RECOVERING:
+                recovery.go_on(context, incident)
+
+    # --- take-over -----------------------------------------------------------------------------
+
+    def _resume(self, name: str) -> None:
+        """Repeat the actions on a node and its VMs that an earlier leader left without outcome."""
+        for action_id in sorted(self._to_resume):
+            action = self.state.pending[action_id]
+            if action.work.node != name:
+                continue
+            verdict = self._may_resume(action)
+            if verdict == "wait":
+                continue
+            self._to_resume.discard(action_id)
+            if verdict:
+                self._finished(_not_repeated(action, verdict, self._context.now))
+                continue
+            self._context.record(
+                DecisionKind.RESUMED,
+                action.subject,
+                "repeated after a take-over: its outcome was not recorded",
+                incident=self.state.incidents.get(action.incident),
+                incident_id=action.incident,
+                action=action,
+            )
+            self._context.effects.append(StartAction(action=action))
+
+    def _may_resume(self, action: Action) -> str:
+        """Return "" to repeat an action, "wait", or why it must not be repeated."""
+        context = self._context
+        if not context.enforce:
+            return "observe mode"
+        if not isinstance(action.work, Fence):
+            return ""
+        node = context.inventory.nodes.get(action.work.node)
+        if node is None:
+            return "its Node object is gone"
+        row = conviction.judge(context, node)
+        if row.verdict is Verdict.HEALTHY:
+            return "the node renews its lease"
+        incident = self.state.incidents.get(action.incident)
+        if incident is None:
+            return "its incident is over"
+        conviction.ask_power(context, incident, node)
+        # Finishing the fence of a node that reads as off needs no second silence to pass.
+        off = row.name == "off-at-first-sight"
+        return "" if off or row.verdict in conviction.convicting(context, incident) else "wait"
+
+
+def _not_repeated(action: Action, why: str, now: float) -> Outcome:
+    return Outcome(
+        action_id=action.id,
+        status=OutcomeStatus.SPARED,
+        detail=f"not repeated after the take-over: {why}",
+        started_at=now,
+        finished_at=now,
+        changed=False,
+    )

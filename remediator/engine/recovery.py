@@ -1,0 +1,250 @@
+"""Bringing the VMs of a proven dead node back, one launcher pod at a time, at a pace."""
+
+from __future__ import annotations
+
+from remediator.engine.chain import DecisionKind, VmPlan
+from remediator.engine.context import Context
+from remediator.engine.incidents import (
+    BOOTING_STAGES,
+    DONE_STAGES,
+    Incident,
+    InvariantError,
+    Stage,
+    Trigger,
+    VmProgress,
+)
+from remediator.engine.inventory import vm_of
+from remediator.engine.model import (
+    Action,
+    ForceStop,
+    PodFacts,
+    RunStrategy,
+    StartVm,
+    Subject,
+    VmiFacts,
+    Work,
+)
+from remediator.engine.pacing import booting, starts_allowed
+from remediator.engine.planner import Treatment, plan_vm, recoverable
+
+
+def follow(context: Context, incident: Incident) -> None:
+    """Note how far each VM has come. Reads the picture only, so it also runs while in doubt."""
+    _adopt_late_pods(context, incident)
+    for progress in list(incident.vms.values()):
+        _follow_one(context, incident, progress)
+
+
+def go_on(context: Context, incident: Incident) -> None:
+    """Start what the pace allows; end the incident when every VM has come to its end."""
+    waiting = [
+        progress
+        for progress in incident.vms.values()
+        if progress.stage is Stage.WAITING and _may_start(context, progress)
+    ]
+    for progress in waiting:
+        if progress.plan.treatment == Treatment.LEAVE_STOPPED:
+            _stop(context, incident, progress)  # boots nothing, so it needs no place
+    restarts = [each for each in waiting if each.plan.treatment != Treatment.LEAVE_STOPPED]
+    if restarts:
+        allowed = starts_allowed(
+            booting(context.state.incidents.values()),
+            context.inventory,
+            _able_nodes(context),
+            context.settings.pacing,
+        )
+        for progress in restarts[:allowed]:
+            _stop(context, incident, progress)
+    for progress in incident.vms.values():
+        if _wants_start(progress) and _may_start(context, progress):
+            _start_vm(context, incident, progress)
+    if all(progress.stage in DONE_STAGES for progress in incident.vms.values()):
+        _resolve(context, incident)
+
+
+def _able_nodes(context: Context) -> list[str]:
+    """Return the nodes that VMs may be sent to: schedulable KubeVirt nodes heard from lately."""
+    return [
+        node.name
+        for node in context.inventory.nodes.values()
+        if node.kubevirt
+        and not node.unschedulable
+        and node.name not in context.state.residues
+        and not context.evidence.overdue(node.name)
+    ]
+
+
+def _may_start(context: Context, progress: VmProgress) -> bool:
+    if str(progress.plan.vm) in context.state.busy:
+        return False
+    if context.now < progress.retry_at:
+        context.wake_at(progress.retry_at)
+        return False
+    return True
+
+
+def _adopt_late_pods(context: Context, incident: Incident) -> None:
+    """Take in launcher pods that were bound to the dead node after the plan was made."""
+    for pod in context.inventory.pods_on(incident.subject.name):
+        subject = vm_of(pod)
+        if not recoverable(pod) or str(subject) in incident.vms:
+            continue
+        vm = plan_vm(context.inventory, None, subject, context.inventory.vmi(subject))
+        context.record(
+            DecisionKind.PROGRESS,
+            subject,
+            f"pod {pod.name} was bound to the dead node late: recovered too",
+            incident=incident,
+            vm=vm,
+            stage=Stage.WAITING,
+        )
+
+
+def _old_pods(context: Context, incident: Incident, progress: VmProgress) -> list[PodFacts]:
+    """Return the VM's launcher pods on the dead node that were not deleted yet."""
+    return [
+        pod
+        for pod in context.inventory.pods_of(progress.plan.vm)
+        if pod.node == incident.subject.name
+        and recoverable(pod)
+        and pod.uid not in progress.stopped
+    ]
+
+
+def _follow_one(context: Context, incident: Incident, progress: VmProgress) -> None:
+    if progress.stage in DONE_STAGES or str(progress.plan.vm) in context.state.busy:
+        return
+    stage, why = _observe(context, incident, progress)
+    if stage is progress.stage or (progress.stage is Stage.STUCK and stage is not Stage.UP):
+        return
+    decision = context.record(
+        DecisionKind.PROGRESS, progress.plan.vm, why, incident=incident, stage=stage
+    )
+    if stage is Stage.STUCK:
+        context.notice(decision)
+
+
+def _observe(context: Context, incident: Incident, progress: VmProgress) -> tuple[Stage, str]:
+    """Return the stage that the picture shows for this VM, and the sentence for the record."""
+    plan, inventory = progress.plan, context.inventory
+    vm, vmi = inventory.vm(plan.vm), inventory.vmi(plan.vm)
+    if plan.run_strategy and vm is None and vmi is None:
+        return Stage.GONE, "its VirtualMachine was deleted by its owner"
+    if _old_pods(context, incident, progress):
+        return Stage.WAITING, "a launcher pod of it is still on the dead node"
+    if plan.treatment == Treatment.LEAVE_STOPPED:
+        return Stage.LEFT, f"left as it is: {plan.why}"
+    if vm is not None and vm.run_strategy is RunStrategy.HALTED:
+        return Stage.LEFT, "its owner has stopped it meanwhile"
+    if vmi is not None and _elsewhere(vmi, plan, incident):
+        return _observe_new(context, progress, vmi)
+    return _timed(context, progress, _at_least_stopped(progress), "its old pod is gone")
+
+
+def _observe_new(context: Context, progress: VmProgress, vmi: VmiFacts) -> tuple[Stage, str]:
+    if vmi.phase != "Running":
+        return _timed(context, progress, Stage.REQUESTED, "a new VMI was made")
+    if vmi.agent_connected:
+        return Stage.UP, f"up on {vmi.node}: its guest agent answers"
+    if progress.stage is Stage.RUNNING:
+        settled_at = progress.since_at + context.settings.pacing.settle_s
+        if context.now >= settled_at:
+            return Stage.UP, f"up on {vmi.node}: running for {context.settings.pacing.settle_s:g} s"
+        context.wake_at(settled_at)
+    return _timed(context, progress, Stage.RUNNING, f"runs on {vmi.node}; its guest boots")
+
+
+def _elsewhere(vmi: VmiFacts, plan: VmPlan, incident: Incident) -> bool:
+    """Whether this VMI is a new one, or the old one on another node after a migration."""
+    return vmi.uid != plan.vmi_uid or vmi.node not in ("", incident.subject.name)
+
+
+def _at_least_stopped(progress: VmProgress) -> Stage:
+    return Stage.STARTING if progress.stage is Stage.STARTING else Stage.STOPPED
+
+
+def _timed(context: Context, progress: VmProgress, stage: Stage, why: str) -> tuple[Stage, str]:
+    """Return ``stage``, or STUCK when the restart has taken longer than it may."""
+    timeout_s = context.settings.pacing.start_timeout_s
+    if progress.started_at and progress.stage in BOOTING_STAGES:
+        late_at = progress.started_at + timeout_s
+        if context.now >= late_at:
+            return Stage.STUCK, f"not up {timeout_s:g} s after its restart began; still watched"
+        context.wake_at(late_at)
+    return stage, why
+
+
+def _stop(context: Context, incident: Incident, progress: VmProgress) -> None:
+    """Delete the VM's old launcher pod, or note that there is none left to delete."""
+    pods = _old_pods(context, incident, progress)
+    proof = incident.proof
+    if not pods or proof is None:
+        return  # follow() notes it
+    work = ForceStop(
+        node=incident.subject.name,
+        node_uid=incident.node_uid,
+        namespace=pods[0].namespace,
+        vmi=progress.plan.vm.name,
+        pod=pods[0].name,
+        pod_uid=pods[0].uid,
+        proof=proof,
+    )
+    _start(context, incident, progress, "force-stop", work, progress.plan.why)
+
+
+def _wants_start(progress: VmProgress) -> bool:
+    return progress.plan.treatment == Treatment.RESTART_BY_START and progress.stage is Stage.STOPPED
+
+
+def _start_vm(context: Context, incident: Incident, progress: VmProgress) -> None:
+    vm = context.inventory.vm(progress.plan.vm)
+    if vm is None:
+        return  # follow() notes it
+    work = StartVm(namespace=vm.namespace, vm=vm.name, vm_uid=vm.uid, node=incident.subject.name)
+    _start(context, incident, progress, "start", work, progress.plan.why)
+
+
+def _start(
+    context: Context,
+    incident: Incident,
+    progress: VmProgress,
+    step: str,
+    work: Work,
+    why: str,
+) -> None:
+    steps, subject = context.settings.steps, progress.plan.vm
+    attempt = progress.attempts + 1
+    action = Action(
+        id=f"{incident.id}/{step}/{subject.namespace}/{subject.name}/{attempt}",
+        incident=incident.id,
+        subject=subject,
+        attempt=attempt,
+        deadline_s=steps.force_stop_deadline_s if step == "force-stop" else steps.start_deadline_s,
+        work=work,
+    )
+    context.start(action, why)
+
+
+def _resolve(context: Context, incident: Incident) -> None:
+    by_stage: dict[Stage, list[Subject]] = {stage: [] for stage in DONE_STAGES}
+    for progress in incident.vms.values():
+        by_stage[progress.stage].append(progress.plan.vm)
+    if incident.proof is None:
+        raise InvariantError(f"{incident.id} is recovered without proof")
+    parts = [
+        f"{len(by_stage[Stage.UP])} of {len(incident.vms)} VMs are up again",
+        f"{len(by_stage[Stage.LEFT])} left as their run strategy says",
+        f"{len(by_stage[Stage.GONE])} gone",
+    ]
+    shown = [part for part in parts if not part.startswith("0 ")] or ["no VM was on it"]
+    why = (
+        f"{', '.join(shown)}, {context.now - incident.opened_at:.1f} s after the first suspicion; "
+        f"{incident.subject.name} stays tainted until it is back with another boot"
+    )
+    context.record(
+        DecisionKind.RESOLVED,
+        incident.subject,
+        why,
+        incident=incident,
+        trigger=Trigger.RECOVERED,
+    )
