@@ -1,0 +1,339 @@
+"""Keep a picture of one collection: list it, follow its changes, survive everything in between.
+
+A broken watch goes on where it broke; a version that is too old, or any ERROR in the stream, means
+a new list. Every failure waits, longer each time; nothing is asked for in a hot loop. What counts
+as proof that we hear the cluster is told in ``progress``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+import msgspec
+import structlog
+
+from remediator.backoff import Backoff
+from remediator.clock import Clock
+from remediator.kube.errors import ApiError, GoneError, NotFoundError
+from remediator.kube.listing import PAGE_LIMIT, PageReader
+from remediator.kube.metadata import KubeObject
+from remediator.kube.mirror import Key, Mirror, Sink
+from remediator.kube.progress import ProgressProof
+from remediator.kube.resources import Resource
+from remediator.kube.transport import Query, Transport, TransportError
+from remediator.kube.watching import (
+    Bookmark,
+    Deleted,
+    EventDecoder,
+    InStreamError,
+    Unreadable,
+    WatchEvent,
+    WatchSilentError,
+    follow,
+)
+
+__all__ = ["Key", "Reflector", "ReflectorSettings", "Sink"]
+
+T = TypeVar("T", bound=KubeObject)
+WatchProblem = ApiError | InStreamError | WatchSilentError | TransportError
+
+_log = structlog.get_logger(__name__)
+
+
+class ReflectorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How patient a reflector is. The defaults' sources are named."""
+
+    page_limit: int = PAGE_LIMIT
+    list_timeout_s: float = 30.0  # one page; the API server itself gives up after 60 s
+    connect_timeout_s: float = 10.0
+    # client-go asks for 300 to 600 s; shorter watches move sooner to another API server.
+    watch_timeout_min_s: float = 240.0
+    watch_timeout_max_s: float = 300.0
+    # The API server sends a bookmark about every minute (cacher: bookmarkFrequency). A watch of
+    # leases, where something comes every few seconds, wants a much shorter one.
+    inactivity_timeout_s: float = 90.0
+    # While a watch-list sends the initial objects; a server that does not know it goes quiet.
+    initial_inactivity_timeout_s: float = 5.0
+    watch_list: bool = True
+    backoff_base_s: float = 0.5
+    backoff_cap_s: float = 10.0  # client-go: 30 s; detection waits for us, and we are few
+    absent_cap_s: float = 60.0
+    retry_after_cap_s: float = 60.0
+    healthy_after_s: float = 5.0  # a watch that lived so long was no part of a failing loop
+    progress_delay_s: float = 0.1
+
+
+class Reflector(Generic[T]):
+    """Mirrors one collection and tells a sink of every change.
+
+    ``last_heard_at`` is when any line came, proof or not. ``absent``: the API does not have this
+    resource (its CRD is not installed); it is looked for again every minute at most.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        resource: Resource[T],
+        sink: Sink[T],
+        *,
+        clock: Clock,
+        rng: random.Random,
+        settings: ReflectorSettings | None = None,
+    ) -> None:
+        self._transport = transport
+        self._resource = resource
+        self._clock = clock
+        self._rng = rng
+        self._settings = settings or ReflectorSettings()
+        self._mirror = Mirror(sink)
+        self._progress = ProgressProof(sink.progressed, delay_s=self._settings.progress_delay_s)
+        self._reader = PageReader(transport, resource, timeout_s=self._settings.list_timeout_s)
+        self._decoder = EventDecoder(resource.item, resource.path)
+        self._backoff = Backoff(
+            base_s=self._settings.backoff_base_s, cap_s=self._settings.backoff_cap_s, rng=rng
+        )
+        self._absent_backoff = Backoff(base_s=1.0, cap_s=self._settings.absent_cap_s, rng=rng)
+        self._version = ""  # where a watch goes on; "" asks for a new list
+        self._listed: set[Key] | None = None  # keys found so far by a watch-list in progress
+        self._list_started_at = 0.0
+        self._watch_list = self._settings.watch_list
+        self._page_next = False  # the last watch-list broke off: list by pages once
+        self._unreadable_events = 0
+        self.absent = False
+        self.last_heard_at = 0.0
+
+    @property
+    def store(self) -> Mapping[Key, T]:
+        """The objects, by (namespace, name); read-only, and changing as events come."""
+        return self._mirror.objects
+
+    @property
+    def synced(self) -> bool:
+        """The first list was complete."""
+        return self._mirror.synced
+
+    @property
+    def last_progress_at(self) -> float:
+        """The moment up to which we provably saw the cluster; 0.0 before the first list."""
+        return self._progress.at
+
+    @property
+    def unreadable(self) -> int:
+        """Objects left out so far because they did not decode."""
+        return self._unreadable_events + self._reader.unreadable
+
+    async def run(self) -> None:
+        """Mirror for ever; ends only by cancellation (or by an exception of the sink)."""
+        while True:
+            started_at = self._clock.now()
+            watched = bool(self._version)
+            try:
+                await self._cycle()
+            except (ApiError, InStreamError, WatchSilentError, TransportError) as problem:
+                delay_s = self._delay_after(problem, started_at)
+            else:
+                delay_s = self._delay_after_end(started_at) if watched else 0.0
+            finally:
+                self._progress.broken()
+            if delay_s > 0:
+                await asyncio.sleep(delay_s)
+
+    # --- one list, or one watch ---------------------------------------------------------------
+
+    async def _cycle(self) -> None:
+        if self._version:
+            await self._find_target()
+            await self._follow([("resourceVersion", self._version)])
+        elif self._watch_list and not self._page_next:
+            await self._list_by_watch()
+        else:
+            self._page_next = False
+            await self._list_by_pages()
+
+    async def _list_by_pages(self) -> None:
+        started_at = self._clock.now()
+        found: set[Key] = set()
+        version = ""
+        async for page in self._reader.pages(limit=self._settings.page_limit):
+            self.absent = False
+            if page.restarted:
+                found.clear()
+            version = page.resource_version
+            for obj in page.items:
+                found.add(self._mirror.put(obj))
+            await asyncio.sleep(0)
+        self._complete(found, version, started_at)
+
+    async def _list_by_watch(self) -> None:
+        """List and watch in one stream (Kubernetes' WatchList), if the server can.
+
+        Raises what ``follow`` raises. A refusal is remembered and is no error.
+        """
+        self._list_started_at = self._clock.now()
+        self._listed = set()
+        initial: Query = [("sendInitialEvents", "true"), ("resourceVersionMatch", "NotOlderThan")]
+        try:
+            await self._find_target()
+            await self._follow(initial)
+        except (ApiError, InStreamError, WatchSilentError, TransportError) as error:
+            if self._listed is None:
+                raise  # the list was complete: an ordinary end of a watch
+            self._page_next = True
+            if not _refuses_watch_list(error):
+                raise
+            self._watch_list = False
+            _log.info("watch_list_refused", path=self._resource.path, problem=str(error))
+        else:
+            if self._listed is not None:  # ended in order without having sent everything
+                self._watch_list = False
+                self._page_next = True
+                _log.info("watch_list_refused", path=self._resource.path, problem="ended early")
+        finally:
+            self._listed = None
+
+    async def _find_target(self) -> None:
+        """Ask how far the watch that is about to start has to come before its events are news."""
+        self._progress.connecting(await self._reader.newest_version())
+
+    async def _follow(self, query: Query) -> None:
+        timeout_s = self._rng.uniform(
+            self._settings.watch_timeout_min_s, self._settings.watch_timeout_max_s
+        )
+        await follow(
+            self._transport,
+            self._resource.path,
+            query=[
+                *self._resource.query,
+                ("watch", "true"),
+                ("allowWatchBookmarks", "true"),
+                ("timeoutSeconds", str(int(timeout_s))),
+                *query,
+            ],
+            decoder=self._decoder,
+            handle=self._handle,
+            silence_s=self._silence_limit_s,
+            total_s=timeout_s + 30.0,  # the server's own end comes first, unless it forgot
+            connect_timeout_s=self._settings.connect_timeout_s,
+        )
+
+    def _silence_limit_s(self) -> float:
+        if self._listed is not None:
+            return self._settings.initial_inactivity_timeout_s
+        return self._settings.inactivity_timeout_s
+
+    # --- events -------------------------------------------------------------------------------
+
+    def _handle(self, event: WatchEvent[T]) -> None:
+        now = self._clock.now()
+        self.last_heard_at = now
+        self.absent = False
+        if isinstance(event, Bookmark):
+            if self._listed is not None and event.initial_events_end:
+                self._complete(self._listed, event.version, self._list_started_at)
+                self._listed = None
+            self._advance(event.version, now, is_bookmark=True)
+        elif isinstance(event, Unreadable):
+            self._pass_over(event)
+            self._advance(event.object.metadata.resource_version, now)
+        elif isinstance(event, Deleted):
+            self._mirror.remove((event.object.namespace, event.object.name), event.object)
+            self._advance(event.object.resource_version, now)
+        else:
+            key = self._mirror.put(event.object)
+            if self._listed is not None:
+                self._listed.add(key)
+            self._advance(event.object.resource_version, now)
+
+    def _advance(self, version: str, now: float, *, is_bookmark: bool = False) -> None:
+        """Note how far the watch has come."""
+        if self._listed is not None or not version:
+            return  # a list in progress proves nothing, and a watch cannot go on from inside it
+        self._version = version
+        self._progress.heard(version, now, is_bookmark=is_bookmark)
+
+    def _pass_over(self, event: Unreadable) -> None:
+        self._unreadable_events += 1
+        meta = event.object.metadata
+        key = (meta.namespace, meta.name)
+        _log.error("object_unreadable", path=self._resource.path, key=key, problem=event.problem)
+        if self._listed is not None:
+            self._listed.add(key)
+        if event.type == "DELETED":
+            self._mirror.remove(key)
+
+    def _complete(self, found: set[Key], version: str, started_at: float) -> None:
+        self._mirror.complete(found)
+        self._version = version
+        self._progress.listed(version, started_at)
+        self._absent_backoff.reset()
+        _log.debug("listed", path=self._resource.path, objects=len(self.store))
+
+    # --- failures -----------------------------------------------------------------------------
+
+    def _delay_after_end(self, started_at: float) -> float:
+        """Go on at once after a watch that ended in order, unless it did so right away."""
+        if self._clock.now() - started_at >= self._settings.healthy_after_s:
+            self._backoff.reset()
+            return 0.0
+        _log.warning("watch_ended_early", path=self._resource.path)
+        return self._backoff.next_s()
+
+    def _delay_after(
+        self,
+        error: WatchProblem,
+        started_at: float,
+    ) -> float:
+        """Decide what a failure means for the next try, and return how long to wait for it."""
+        lived_s = self._clock.now() - started_at
+        if self.last_heard_at >= started_at and lived_s >= self._settings.healthy_after_s:
+            self._backoff.reset()
+        refusal = error.error if isinstance(error, InStreamError) else error
+        if isinstance(error, InStreamError) or _needs_list(refusal):
+            self._version = ""
+        if isinstance(refusal, NotFoundError):
+            return self._absence(refusal)
+        asked_s = (refusal.retry_after_s or 0.0) if isinstance(refusal, ApiError) else 0.0
+        delay_s = self._backoff.next_s(at_least_s=min(asked_s, self._settings.retry_after_cap_s))
+        _log.warning(
+            "watch_broken" if self.synced else "sync_failed",
+            path=self._resource.path,
+            problem=str(error),
+            retry_in_s=round(delay_s, 3),
+            relist=not self._version,
+        )
+        return delay_s
+
+    def _absence(self, refusal: NotFoundError) -> float:
+        if not self.absent:
+            self.absent = True
+            _log.warning("resource_absent", path=self._resource.path, problem=str(refusal))
+        return self._absent_backoff.next_s()
+
+
+def _needs_list(error: Exception) -> bool:
+    """Say whether a watch that failed so cannot go on from where it was.
+
+    410 says it outright. Other refusals of the request itself (400, 403, 404, 422) may be about the
+    resourceVersion, or about a CRD that was removed; a list tells. Trouble (429, 5xx, no answer,
+    silence, garbage) leaves the version as good as it was.
+    """
+    if isinstance(error, GoneError):
+        return True
+    return isinstance(error, ApiError) and 400 <= error.status < 500 and error.status != 429
+
+
+def _refuses_watch_list(error: Exception) -> bool:
+    """Say whether the server cannot do a watch-list, as opposed to being in trouble now.
+
+    Kubernetes without the feature answers 422; with an etcd that lacks progress requests (before
+    3.4.25 and 3.5.8) it answers 200 and an ERROR event; one that does not know the parameter sends
+    the objects and then no closing bookmark.
+    """
+    if isinstance(error, InStreamError):
+        return error.error.status not in {410, 429, 503, 504}
+    if isinstance(error, ApiError):
+        return error.status in {400, 405, 422, 501}
+    return isinstance(error, WatchSilentError)
