@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from remediator.durations import format_duration
 from remediator.engine.chain import Decision, DecisionKind, GuardRow
-from remediator.engine.model import Plane, Proof, Verdict
+from remediator.engine.model import OutcomeStatus, Plane, Proof, Verdict
 from remediator.engine.verdicts import ROWS
 from remediator.journal.rows import kind_of_work
 
@@ -194,7 +194,7 @@ def _action(decision: Decision) -> Iterator[str]:
     if outcome is not None:
         took = format_duration(outcome.finished_at - outcome.started_at)
         yield f"{outcome.status} after {took}: {outcome.detail}"
-        if not outcome.changed:
+        if outcome.status is OutcomeStatus.SUCCEEDED and not outcome.changed:
             yield "nothing had to be changed: the world was already as wanted"
     elif action is not None and decision.kind in (DecisionKind.STARTED, DecisionKind.RESUMED):
         yield "its outcome is a later record"

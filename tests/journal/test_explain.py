@@ -57,11 +57,12 @@ def test_a_refusal_says_which_guards_said_no_and_until_when(book):
     check("refused", explain(decision, [decision]))
 
 
-def test_a_failed_action_says_so_and_when_it_is_tried_again(book, dead_node):
+def test_a_failed_action_says_so_and_when_it_is_tried_again(dead_node):
     fence = dead_node.written[4][0].action
     decision, _ = dead_node.write(
         DecisionKind.FINISHED,
-        why="the BMC does not answer",
+        dead_node.written[4][0].subject,
+        "the BMC does not answer",
         at=1_790_000_100.0,
         incident="inc-2",
         mode="enforce",
