@@ -1,0 +1,228 @@
+"""One domain (a qemu process) with its guest: it boots, writes, shuts down, dies with its host."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from remediator.sim.hosts.settings import HostSettings
+from remediator.sim.hosts.wire import Obj
+from remediator.sim.ledger import Copy, Ledger
+from remediator.sim.storage import Boot, SharedStorage
+
+ANNOTATION_NO_AGENT = "sim.remediator.io/no-guest-agent"
+"""On a VMI: its guest has no guest agent."""
+ANNOTATION_IGNORES_SHUTDOWN = "sim.remediator.io/ignores-shutdown"
+"""On a VMI: its guest ignores the power button, so that its end takes the whole grace period."""
+ANNOTATION_BOOT_IOS = "sim.remediator.io/boot-ios"
+"""On a VMI: I/Os that its boot needs, when not the storage's default."""
+
+
+class DomainEnd(StrEnum):
+    """How a domain ended, as libvirt tells it."""
+
+    SHUTDOWN = "shutdown"  # the guest ended in order
+    DESTROYED = "destroyed"  # killed
+    MIGRATED = "migrated"  # it runs on elsewhere
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """What a domain runs, read from its VMI."""
+
+    vm: str
+    vmi_uid: str
+    persistent: bool
+    agent: bool
+    ignores_shutdown: bool
+    boot_ios: float | None
+    grace_s: float
+
+    @classmethod
+    def of(cls, vmi: Obj) -> Guest:
+        """Read it from a VMI."""
+        meta, spec = vmi["metadata"], vmi["spec"]
+        annotations = meta.get("annotations") or {}
+        ios = annotations.get(ANNOTATION_BOOT_IOS)
+        return cls(
+            vm=f"{meta['namespace']}/{meta['name']}",
+            vmi_uid=meta["uid"],
+            persistent=any(
+                "persistentVolumeClaim" in volume or "dataVolume" in volume
+                for volume in spec.get("volumes") or ()
+            ),
+            agent=ANNOTATION_NO_AGENT not in annotations,
+            ignores_shutdown=ANNOTATION_IGNORES_SHUTDOWN in annotations,
+            boot_ios=None if ios is None else float(ios),
+            # kv: DefaultGracePeriodSeconds 30
+            grace_s=float(spec.get("terminationGracePeriodSeconds", 30)),
+        )
+
+
+class Domain:
+    """A running domain. It begins at once; ``warm`` says that its guest is up already.
+
+    ``changed`` is called when the guest is up or boots again, ``ended`` once at its end.
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        node: str,
+        *,
+        ledger: Ledger,
+        storage: SharedStorage,
+        rng: random.Random,
+        settings: HostSettings,
+        changed: Callable[[Domain], None],
+        ended: Callable[[Domain], None],
+        warm: bool = False,
+        incoming: Copy | None = None,
+    ) -> None:
+        self.guest = guest
+        self.node = node
+        self.end: DomainEnd | None = None
+        self.paused = False
+        self.cut = False
+        self._ledger = ledger
+        self._rng = rng
+        self._settings = settings
+        self._changed = changed
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._boot: Boot | None = None
+        self._end_at: float | None = None  # when a shutdown under way will be through
+        self._end_left_s = 0.0  # of it, while paused
+        self._end_how = DomainEnd.SHUTDOWN
+        self._end_timer: asyncio.TimerHandle | None = None
+        if incoming is not None:
+            self.copy = ledger.moved(incoming, node)
+            warm = self.copy.up_at is not None
+        else:
+            self.copy = ledger.started(
+                guest.vm, node=node, vmi_uid=guest.vmi_uid, persistent=guest.persistent, up=warm
+            )
+        if not warm:
+            self._boot = storage.boot(self._up, ios=guest.boot_ios, restarted=self._boot_timed_out)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the qemu process exists."""
+        return self.end is None
+
+    @property
+    def up(self) -> bool:
+        """Whether the guest has booted."""
+        return self.copy.up_at is not None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a shutdown is under way."""
+        return self._end_at is not None
+
+    def shut_down(self, within_s: float) -> None:
+        """Ask the guest to shut down; kill it after ``within_s``. The earliest such end counts."""
+        if not self.alive:
+            return
+        guest_s = self._rng.uniform(*self._settings.guest_shutdown_s)
+        ignores = self.guest.ignores_shutdown or not self.up
+        how = DomainEnd.DESTROYED if ignores or guest_s > within_s else DomainEnd.SHUTDOWN
+        self._end_within(within_s if how is DomainEnd.DESTROYED else guest_s, how)
+
+    def destroy(self, why: str, how: DomainEnd = DomainEnd.DESTROYED) -> None:
+        """End it now; it writes no more from this instant."""
+        if self.alive:
+            self._finish(how)
+            self._ledger.ended(self.copy, why)
+            self._ended(self)
+
+    def hand_over(self) -> Copy:
+        """End it because its migration target takes over; the ledger books both in one instant."""
+        self._finish(DomainEnd.MIGRATED)
+        return self.copy
+
+    def migrated_away(self) -> None:
+        """Tell who waits for the end, after ``hand_over``."""
+        self._ended(self)
+
+    def pause(self, why: str) -> None:
+        """Stop its CPUs (host hang): it still holds its disks and may go on."""
+        if self.alive and not self.paused:
+            self.paused = True
+            self._still()
+            self._ledger.paused(self.copy, why)
+
+    def resume(self) -> None:
+        """Go on after ``pause``."""
+        if self.alive and self.paused:
+            self.paused = False
+            self._ledger.resumed(self.copy)
+            self._go_on()
+
+    def cut_off(self, why: str) -> None:
+        """Lose the storage: its I/O hangs, nothing it writes arrives."""
+        if self.alive and not self.cut:
+            self.cut = True
+            if self._boot is not None:
+                self._boot.suspend()
+            self._ledger.cut_off(self.copy, why)
+
+    def rejoin(self) -> None:
+        """Have the storage back: hanging I/O goes on."""
+        if self.alive and self.cut:
+            self.cut = False
+            self._ledger.rejoined(self.copy)
+            if self._boot is not None and not self.paused:
+                self._boot.resume()
+
+    def _finish(self, how: DomainEnd) -> None:
+        self.end = how
+        if self._boot is not None:
+            self._boot.cancel()
+            self._boot = None
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+            self._end_timer = None
+
+    def _up(self) -> None:
+        self._boot = None
+        self._ledger.up(self.copy)
+        self._changed(self)
+
+    def _boot_timed_out(self) -> None:
+        self._ledger.rebooting(self.copy, "boot timed out")
+        self._changed(self)
+
+    def _end_within(self, seconds: float, how: DomainEnd) -> None:
+        now = self._loop.time()
+        if self._end_at is None or now + seconds < self._end_at:
+            self._end_at = now + seconds
+            self._end_how = how
+            if self.paused:
+                self._end_left_s = seconds
+            else:
+                self._arm(seconds)
+
+    def _arm(self, seconds: float) -> None:
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        why = "guest shut down" if self._end_how is DomainEnd.SHUTDOWN else "grace over"
+        self._end_timer = self._loop.call_later(seconds, self.destroy, why, self._end_how)
+
+    def _still(self) -> None:
+        if self._boot is not None:
+            self._boot.suspend()
+        if self._end_timer is not None and self._end_at is not None:
+            self._end_left_s = self._end_at - self._loop.time()
+            self._end_timer.cancel()
+            self._end_timer = None
+
+    def _go_on(self) -> None:
+        if self._boot is not None and not self.cut:
+            self._boot.resume()
+        if self._end_at is not None:
+            self._end_at = self._loop.time() + self._end_left_s
+            self._arm(self._end_left_s)

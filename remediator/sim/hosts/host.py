@@ -1,0 +1,305 @@
+"""One host: power, operating system, network; kubelet and virt-handler run on it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+import zlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from remediator.kube.transport import Transport
+from remediator.sim.hosts.domain import Domain
+from remediator.sim.hosts.kubelet import Kubelet
+from remediator.sim.hosts.launcher import Launcher
+from remediator.sim.hosts.settings import HostSettings, HostSpec
+from remediator.sim.hosts.virt_handler import VirtHandler
+from remediator.sim.hosts.wire import HostProcess
+
+if TYPE_CHECKING:
+    from remediator.sim.hosts.fleet import Fleet
+
+log = structlog.get_logger(__name__)
+
+
+class Host:
+    """A machine that can lose power, network, storage or its senses, each on its own.
+
+    It is a ``bmc.PoweredMachine``. ``connected``: its packets reach the API server. ``works``: its
+    processes run. VMs on it go on through everything but a loss of power.
+    """
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        fleet: Fleet,
+        transport: Transport,
+        *,
+        rng: random.Random,
+        settings: HostSettings,
+    ) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.system_uuid = spec.system_uuid
+        self.serial = spec.serial
+        self.fleet = fleet
+        self.transport = transport
+        self.rng = rng
+        self.settings = settings
+        self.mains = True
+        self.network = True
+        self.storage = True
+        self.frozen = False
+        self.clock_skew_s = 0.0
+        self.boot_id = ""
+        self.boots = 0
+        self.launchers: dict[str, Launcher] = {}
+        self._powered = False
+        self._loop = asyncio.get_running_loop()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._attachments_changed = asyncio.Event()
+        self._hung: set[str] = set()
+        self.kubelet = Kubelet(self)
+        self.handler = VirtHandler(self)
+
+    def now(self) -> float:
+        """Return the time on this host's own clock."""
+        return self.fleet.clock.now() + self.clock_skew_s
+
+    @property
+    def powered(self) -> bool:
+        """Whether it is on."""
+        return self._powered
+
+    @property
+    def connected(self) -> bool:
+        """Whether packets reach the API server and back."""
+        return self.network and self._powered
+
+    @property
+    def works(self) -> bool:
+        """Whether it is on and not frozen."""
+        return self._powered and not self.frozen
+
+    @property
+    def ready(self) -> bool:
+        """Whether kubelet and virt-handler run."""
+        return self.kubelet.running and self.handler.running
+
+    def domains(self) -> list[Domain]:
+        """Return the domains that exist on it now."""
+        return [d for d in (each.running_domain for each in self.launchers.values()) if d]
+
+    # Power.
+
+    def power_on(self) -> None:
+        """Switch on; the operating system is up after ``os_boot_s``."""
+        if self.mains and not self._powered:
+            log.debug("host_powers_on", node=self.name)
+            self._powered = True
+            self._later(self.settings.os_boot_s, self._boot)
+
+    def power_off(self, why: str) -> None:
+        """Cut the power: every domain is gone in this instant, and so is every process."""
+        if not self._powered:
+            return
+        log.debug("host_loses_power", node=self.name, why=why)
+        domains = self.domains()
+        self._stop_everything()
+        for domain in domains:
+            domain.destroy(why)
+
+    def press_power_button(self) -> None:
+        """Shut the operating system down, guests first; or switch on."""
+        if not self._powered:
+            self.power_on()
+        elif not self.frozen:  # a dead kernel ignores the button
+            self._shut_down_os()
+
+    def start_warm(self) -> None:
+        """Be on and booted long ago, with what the API says runs here running."""
+        self._powered = True
+        self._boot(warm=True)
+
+    def stop(self) -> None:
+        """End the emulation without any effect on the books."""
+        self._stop_everything()
+
+    def _stop_everything(self) -> None:
+        self._powered = False
+        self.frozen = False
+        self._hung.clear()
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        for process in (self.kubelet, self.handler):
+            process.kill()
+            process.gate.reopen()
+        self.launchers = {}
+
+    def _boot(self, *, warm: bool = False) -> None:
+        self.boots += 1
+        self.boot_id = str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
+        self.kubelet.start(warm=warm)
+        if warm:
+            self.handler.start(self.fleet.vmis_on(self.name), warm=True)
+        else:
+            self._later(self.settings.handler_start_s, self._start_handler)
+
+    def _start_handler(self) -> None:
+        self.handler.start(self.fleet.vmis_on(self.name) if self.network else {}, warm=False)
+
+    def kubelet_ready(self, *, warm: bool) -> None:
+        """Give the registered kubelet the pods bound to this node."""
+        if self.network:
+            self.kubelet.catch_up(self.fleet.pods_on(self.name), warm=warm)
+
+    def _shut_down_os(self) -> None:
+        for domain in self.domains():
+            domain.shut_down(domain.guest.grace_s)
+        self._await_guests(self._loop.time() + self.settings.os_shutdown_max_s)
+
+    def _await_guests(self, deadline: float) -> None:
+        if self.domains() and self._loop.time() < deadline:
+            self._later(1.0, self._await_guests, deadline)
+        else:
+            self.power_off("operating system shut down")
+
+    def _later(self, delay_s: float, callback: Callable[..., None], *args: object) -> None:
+        """Call back unless the power goes before."""
+
+        def run() -> None:
+            self._timers.discard(timer)
+            callback(*args)
+
+        timer = self._loop.call_later(delay_s, run)
+        self._timers.add(timer)
+
+    # Hangs.
+
+    def freeze(self, why: str) -> None:
+        """Hang the kernel: nothing runs, guests stand still, all may go on later."""
+        if self.works:
+            self.frozen = True
+            self._hang("host")
+            for domain in self.domains():
+                domain.pause(why)
+
+    def thaw(self) -> None:
+        """Go on after ``freeze``."""
+        if self.frozen:
+            self.frozen = False
+            for domain in self.domains():
+                domain.resume()
+            self._resume("host")
+
+    def hang_kubelet(self) -> None:
+        """Hang the kubelet alone; containers and domains go on."""
+        if self._powered:
+            self._hang("kubelet")
+
+    def hang_handler(self) -> None:
+        """Hang virt-handler alone."""
+        if self._powered:
+            self._hang("handler")
+
+    def resume(self) -> None:
+        """End every hang."""
+        self.thaw()
+        self._resume("kubelet")
+        self._resume("handler")
+
+    def _processes(self, cause: str) -> list[HostProcess]:
+        affected: dict[str, list[HostProcess]] = {
+            "host": [self.kubelet, self.handler],
+            "kubelet": [self.kubelet],
+            "handler": [self.handler],
+        }
+        return affected[cause]
+
+    def _hang(self, cause: str) -> None:
+        self._hung.add(cause)
+        for process in self._processes(cause):
+            process.gate.close()
+
+    def _resume(self, cause: str) -> None:
+        if cause not in self._hung:
+            return
+        self._hung.discard(cause)
+        for process in (self.kubelet, self.handler):
+            held = any(process in self._processes(other) for other in self._hung)
+            if not held and not process.gate.open:
+                process.gate.reopen()
+                self._catch_up(process)
+
+    # Network and storage.
+
+    def cut_network(self) -> None:
+        """Cut it off the API server; VMs go on writing."""
+        self.network = False
+
+    def heal_network(self) -> None:
+        """Connect it again; its watches are back a moment later."""
+        if not self.network:
+            self.network = True
+            if self._powered:
+                self._later(self.rng.uniform(*self.settings.reconnect_s), self._reconnected)
+
+    def cut_storage(self) -> None:
+        """Cut it off the shared storage: guests' writes hang."""
+        self.storage = False
+        for domain in self.domains():
+            domain.cut_off("host cut off the storage")
+
+    def heal_storage(self) -> None:
+        """Connect it to the storage again: hanging writes go on."""
+        if not self.storage:
+            self.storage = True
+            for domain in self.domains():
+                domain.rejoin()
+
+    def domain_started(self, domain: Domain) -> None:
+        """Let a new domain share this host's fate."""
+        if not self.storage and domain.guest.persistent:
+            domain.cut_off("host cut off the storage")
+        if self.frozen:
+            domain.pause("host hangs")
+
+    def _reconnected(self) -> None:
+        self._catch_up(self.kubelet)
+        self._catch_up(self.handler)
+        self.attachments_changed()
+
+    def _catch_up(self, process: HostProcess) -> None:
+        if not (process.running and process.gate.open and self.connected):
+            return
+        if process is self.kubelet:
+            self.kubelet.catch_up(self.fleet.pods_on(self.name))
+        else:
+            self.handler.catch_up(self.fleet.vmis_on(self.name))
+
+    # Volumes and containers.
+
+    def attachments_changed(self) -> None:
+        """Wake pods that wait for their volumes."""
+        self._attachments_changed.set()
+        self._attachments_changed = asyncio.Event()
+
+    async def attached(self, volume: str) -> None:
+        """Return when the API says that the volume is attached to this node."""
+        while not (self.connected and self.fleet.is_attached(volume, self.name)):
+            await self._attachments_changed.wait()
+        await self.kubelet.gate.passed()
+
+    def launcher_gone(self, launcher: Launcher) -> None:
+        """Forget a launcher whose container is gone."""
+        if self.launchers.get(launcher.vmi_uid) is launcher:
+            del self.launchers[launcher.vmi_uid]
+
+    def pod_ip(self, uid: str) -> str:
+        """Return an address for a pod: the same for the same pod."""
+        low = zlib.crc32(f"{self.name}/{uid}".encode())
+        return f"10.{128 + (low >> 16) % 64}.{(low >> 8) % 256}.{low % 254 + 1}"

@@ -1,0 +1,302 @@
+"""virt-handler: heartbeat of its node, and the domains of the VMIs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from remediator.kube.transport import TransportError
+from remediator.sim.hosts.domain import Domain, DomainEnd, Guest
+from remediator.sim.hosts.launcher import Launcher
+from remediator.sim.hosts.migration import Migrations
+from remediator.sim.hosts.node_object import HEARTBEAT_ANNOTATION, NODES_PATH, SCHEDULABLE_LABEL
+from remediator.sim.hosts.vmi_status import (
+    FINAL,
+    drop_condition,
+    has_condition,
+    node_of,
+    phase_of,
+    set_condition,
+    set_phase,
+)
+from remediator.sim.hosts.wire import MERGE_PATCH, HostProcess, Obj, RefusedError, decode_obj
+from remediator.sim.ledger import Copy
+from remediator.sim.timestamps import rfc3339
+
+if TYPE_CHECKING:
+    from remediator.sim.hosts.host import Host
+
+_VMIS = "/apis/kubevirt.io/v1/namespaces/{}/virtualmachineinstances/{}"
+
+
+class VirtHandler(HostProcess):
+    """One node's virt-handler.
+
+    It compares what the API says of each VMI with the domain on its host and mends the difference:
+    starts, shuts down, reports. ``vmis`` holds the newest news of VMIs that name this node.
+    """
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(
+            host,
+            host.transport,
+            host.rng,
+            request_timeout_s=host.settings.request_timeout_s,
+            failed=host.fleet.failed,
+        )
+        self.host = host
+        self.vmis: dict[str, Obj] = {}
+        self.migrations = Migrations(self)
+        self._starting: set[str] = set()
+        self._reporting: set[str] = set()  # VMIs that have a report under way
+        self._dirty: set[str] = set()  # of these, those whose truth changed meanwhile
+
+    def start(self, vmis: Mapping[str, Obj], *, warm: bool) -> None:
+        """Begin, with the VMIs that name this node now."""
+        self.running = True
+        self.vmis = dict(vmis)
+        self._starting.clear()
+        self._reporting.clear()
+        self._dirty.clear()
+        self.migrations.clear()
+        self.spawn(self._keep_heartbeat(warm=warm))
+        if not warm:
+            self.resync()
+
+    # Heartbeat.
+
+    async def _keep_heartbeat(self, *, warm: bool) -> None:
+        settings = self.host.settings
+        spread = settings.heartbeat_jitter
+        if warm:  # it has been beating for long: somewhere within a period
+            await self.sleep(self.rng.uniform(0.0, settings.heartbeat_s))
+        while True:
+            patch = {
+                "metadata": {
+                    "labels": {SCHEDULABLE_LABEL: "true"},
+                    "annotations": {HEARTBEAT_ANNOTATION: rfc3339(self.host.now())},
+                }
+            }
+            try:
+                path = f"{NODES_PATH}/{self.host.name}"
+                await self.request("PATCH", path, patch, content_type=MERGE_PATCH)
+            except (TransportError, RefusedError):
+                pass  # kv: a failed heartbeat is only logged; the next comes in its time
+            await self.sleep(settings.heartbeat_s * (1.0 + spread * self.rng.random()))
+
+    # News.
+
+    def catch_up(self, vmis: Mapping[str, Obj]) -> None:
+        """Take the newest list after a time without news."""
+        self.vmis = dict(vmis)
+        self.resync()
+
+    def resync(self) -> None:
+        """Compare every VMI and every domain again."""
+        uids = dict.fromkeys(self.vmis) | dict.fromkeys(self.host.launchers)
+        for uid in list(uids):
+            self._sync(uid)
+
+    def vmi_seen(self, vmi: Obj) -> None:
+        """Take note of a new or changed VMI."""
+        uid = vmi["metadata"]["uid"]
+        self.vmis[uid] = vmi
+        self._sync(uid)
+
+    def vmi_gone(self, uid: str) -> None:
+        """Take note that a VMI no longer exists."""
+        self.vmis.pop(uid, None)
+        self._sync(uid)
+
+    def launcher_up(self, launcher: Launcher) -> None:
+        """Notice a launcher's socket."""
+        self._sync(launcher.vmi_uid)
+
+    def launcher_terminating(self, launcher: Launcher) -> None:
+        """Notice that a launcher was told to end."""
+        self._sync(launcher.vmi_uid)
+
+    def adopt(self, launcher: Launcher) -> None:
+        """Take a VMI's domain as running and booted long ago (a warm start)."""
+        vmi = self.vmis.get(launcher.vmi_uid)
+        if vmi is not None and phase_of(vmi) == "Running" and node_of(vmi) == self.host.name:
+            launcher.domain = self.new_domain(vmi, warm=True)
+
+    # Mending the difference.
+
+    def _sync(self, uid: str) -> None:
+        if not (self.running and self.gate.open):
+            return  # a resume or start looks at everything again
+        vmi = self.vmis.get(uid)
+        launcher = self.host.launchers.get(uid)
+        domain = None if launcher is None else launcher.running_domain
+        if vmi is None or phase_of(vmi) in FINAL:
+            # Its owner is gone: end the domain, with the guest's own grace (kv vm.go: "Shutting
+            # down domain for deleted VirtualMachineInstance object", "due to final phase").
+            if domain is not None:
+                domain.shut_down(domain.guest.grace_s)
+            return
+        if launcher is not None and self.migrations.concern(vmi, launcher):
+            return
+        deleting = "deletionTimestamp" in vmi["metadata"]
+        if domain is not None and launcher is not None and (deleting or launcher.term_requested):
+            domain.shut_down(domain.guest.grace_s)
+        elif (
+            launcher is not None
+            and launcher.domain is None
+            and not deleting
+            and not launcher.exited.is_set()
+            and phase_of(vmi) == "Scheduled"
+            and node_of(vmi) == self.host.name
+            and uid not in self._starting
+        ):
+            self._starting.add(uid)
+            self.spawn(self._start_domain(launcher, vmi))
+        if self._differs(vmi, launcher):
+            self.report(uid)
+
+    async def _start_domain(self, launcher: Launcher, vmi: Obj) -> None:
+        uid = launcher.vmi_uid
+        await self.sleep(self.rng.uniform(*self.host.settings.domain_start_s))
+        self._starting.discard(uid)
+        now = self.vmis.get(uid)
+        if launcher.exited.is_set() or now is None or "deletionTimestamp" in now["metadata"]:
+            return
+        launcher.domain = self.new_domain(vmi)
+        self._sync(uid)
+
+    def new_domain(self, vmi: Obj, *, warm: bool = False, incoming: Copy | None = None) -> Domain:
+        """Start a domain on this host."""
+        host = self.host
+        domain = Domain(
+            Guest.of(vmi),
+            host.name,
+            ledger=host.fleet.ledger,
+            storage=host.fleet.storage,
+            rng=self.rng,
+            settings=host.settings,
+            changed=self._domain_changed,
+            ended=self._domain_ended,
+            warm=warm,
+            incoming=incoming,
+        )
+        host.domain_started(domain)
+        return domain
+
+    def _domain_changed(self, domain: Domain) -> None:
+        self._sync(domain.guest.vmi_uid)
+
+    def _domain_ended(self, domain: Domain) -> None:
+        launcher = self.host.launchers.get(domain.guest.vmi_uid)
+        if launcher is not None and launcher.domain is domain:
+            launcher.exit()  # virt-launcher goes with its domain, virt-handler or not
+        self._sync(domain.guest.vmi_uid)
+
+    # Reporting.
+
+    def _differs(self, vmi: Obj, launcher: Launcher | None) -> bool:
+        """Tell whether the VMI's status says something else than the host."""
+        phase = phase_of(vmi)
+        if node_of(vmi) != self.host.name or phase not in ("Scheduled", "Running"):
+            return False
+        domain = None if launcher is None else launcher.domain
+        if domain is None:
+            return phase == "Running"
+        if not domain.alive:
+            return domain.end is not DomainEnd.MIGRATED
+        connected = domain.up and domain.guest.agent
+        return phase == "Scheduled" or has_condition(vmi, "AgentConnected") is not connected
+
+    def report(self, uid: str) -> None:
+        """Write the truth about this VMI; a report under way is done once more."""
+        if uid in self._reporting:
+            self._dirty.add(uid)
+        else:
+            self._reporting.add(uid)
+            self.spawn(self._report(uid))
+
+    async def _report(self, uid: str) -> None:
+        # Ends when the VMI is gone or final, or agrees with the host; each failed try waits.
+        while True:
+            self._dirty.discard(uid)
+            try:
+                done = await self._report_once(uid)
+            except RefusedError as error:
+                if error.status != 409 and not error.transient:
+                    raise
+                done = False
+            except TransportError:
+                done = False
+            if not done:
+                await self.sleep(self.rng.uniform(*self.host.settings.retry_s))
+            elif uid not in self._dirty:
+                self._reporting.discard(uid)
+                return
+
+    async def _report_once(self, uid: str) -> bool:
+        seen = self.vmis.get(uid)
+        if seen is None:
+            return True
+        meta = seen["metadata"]
+        path = _VMIS.format(meta["namespace"], meta["name"])
+        try:
+            vmi = decode_obj(await self.request("GET", path))
+        except RefusedError as error:
+            if error.status == 404:
+                return True
+            raise
+        if vmi["metadata"]["uid"] != uid or phase_of(vmi) in FINAL:
+            return True
+        migratable = await self._disks_are_shared(vmi)
+        changed = self._tell_truth(vmi, migratable=migratable)
+        if changed:
+            await self.request("PUT", path, vmi)
+        return True
+
+    def _tell_truth(self, vmi: Obj, *, migratable: bool) -> bool:
+        launcher = self.host.launchers.get(vmi["metadata"]["uid"])
+        changed = launcher is not None and self.migrations.tell_truth(vmi, launcher)
+        if not self._differs(vmi, launcher):
+            return changed
+        now = self.host.now()
+        domain = None if launcher is None else launcher.domain
+        if domain is None or not domain.alive:
+            ended_well = domain is not None and domain.end is DomainEnd.SHUTDOWN
+            set_phase(vmi, "Succeeded" if ended_well else "Failed", now)
+            drop_condition(vmi, "AgentConnected")
+            return True
+        if phase_of(vmi) == "Scheduled":
+            set_phase(vmi, "Running", now)
+            _set_migratable(vmi, now, migratable=migratable)
+        if domain.up and domain.guest.agent:
+            set_condition(vmi, "AgentConnected", "True", now)
+        else:
+            drop_condition(vmi, "AgentConnected")
+        return True
+
+    async def _disks_are_shared(self, vmi: Obj) -> bool:
+        meta = vmi["metadata"]
+        for volume in vmi["spec"].get("volumes") or ():
+            claim = (volume.get("persistentVolumeClaim") or {}).get("claimName") or (
+                volume.get("dataVolume") or {}
+            ).get("name")
+            if claim:
+                found = await self.host.fleet.volumes.find(meta["namespace"], claim, self.get)
+                if found is None or not found.shared:
+                    return False
+        return True
+
+
+def _set_migratable(vmi: Obj, now: float, *, migratable: bool) -> None:
+    if migratable:
+        set_condition(vmi, "LiveMigratable", "True", now)
+    else:
+        set_condition(
+            vmi,
+            "LiveMigratable",
+            "False",
+            now,
+            reason="DisksNotLiveMigratable",
+            message="cannot migrate VMI: a PVC is not shared, live migration requires that all "
+            "PVCs must be shared (using ReadWriteMany access mode)",
+        )
