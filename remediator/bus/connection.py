@@ -166,10 +166,10 @@ class BusConnection:
             raise BusUnavailableError("NATS is away")
         client = self.client
         try:
-            return await client.request(subject, payload, timeout=timeout_s, headers=headers)
+            return await _ask(client, subject, payload, headers, timeout_s)
         except nats.errors.NoRespondersError as error:
             raise BusUnavailableError(f"nobody answers on {subject}") from error
-        except nats.errors.TimeoutError as error:
+        except TimeoutError as error:
             self.suspect(f"no answer on {subject}")
             raise BusUnavailableError(f"no answer on {subject} in {timeout_s:g} s") from error
         except (nats.errors.Error, OSError) as error:
@@ -287,10 +287,10 @@ class BusConnection:
         try:
             # Not client.flush(): a PONG that comes after its deadline kills nats-py's read loop
             # (it sets a result on a cancelled future).
-            await client.request("$JS.API.INFO", b"", timeout=PROBE_TIMEOUT_S)
+            await _ask(client, "$JS.API.INFO", b"", None, PROBE_TIMEOUT_S)
         except nats.errors.NoRespondersError:
             return  # JetStream is not up, but the server answered
-        except (nats.errors.Error, OSError):
+        except (nats.errors.Error, OSError, TimeoutError):
             if client is self._client and client.is_connected and not self._closing:
                 _log.warning("nats_half_open", name=self.name, why=why)
                 self._down_since = float("-inf")
@@ -317,3 +317,20 @@ class BusConnection:
             _log.info("nats_client_replaced", name=self.name)
             self._reconnected()
             return
+
+
+async def _ask(
+    client: Client, subject: str, payload: bytes, headers: dict[str, str] | None, timeout_s: float
+) -> Msg:
+    """Ask with our own deadline.
+
+    nats-py's goes through ``asyncio.wait_for``, which before Python 3.12 swallows a cancellation
+    that arrives together with the answer: a cancelled task would run on for ever.
+    """
+    async with asyncio.timeout(timeout_s):
+        return await client.request(
+            subject,
+            payload,
+            timeout=None,  # type: ignore[arg-type]  # wait_for(…, None) is a plain await
+            headers=headers,
+        )

@@ -8,7 +8,6 @@ closes it) or stay stuck while it closes a half-open socket. So a client is a th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -105,14 +104,22 @@ async def open_client(
 
 
 async def close_client(client: Client) -> None:
-    """Close, whatever state the client is in: nats-py raises when it is disconnected."""
+    """Close, whatever state the client is in: nats-py raises when it is disconnected.
+
+    In a task of its own, because nats-py swallows a cancellation that meets it while closing.
+    """
+    closing = asyncio.create_task(client.close())
     try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await client.close()
-    except (OSError, TimeoutError, nats.errors.Error, AttributeError) as error:
-        # AttributeError: the transport vanished while it was being closed.
+        await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
+    finally:
+        abort_transport(client)
+        closing.cancel()
+        closing.add_done_callback(_tell_close)
+
+
+def _tell_close(closing: asyncio.Task[None]) -> None:
+    if not closing.cancelled() and (error := closing.exception()) is not None:
         _log.debug("nats_close_incomplete", error=str(error))
-    abort_transport(client)
 
 
 def abort_transport(client: Client) -> None:
@@ -216,10 +223,12 @@ def _server_demands_tls(client: Client) -> bool:
 
 
 async def _abandon(connecting: asyncio.Task[None], client: Client) -> None:
-    connecting.cancel()
-    with contextlib.suppress(asyncio.CancelledError, Exception):
-        # Its outcome no longer matters; what failed was recorded by the error callback.
-        await connecting
+    """End a connection attempt; again and again, because nats-py may swallow a cancellation."""
+    while not connecting.done():
+        connecting.cancel()
+        await asyncio.wait({connecting}, timeout=0.1)
+    if not connecting.cancelled():
+        connecting.exception()  # read: what failed was recorded by the error callback
     await close_client(client)
 
 
