@@ -10,6 +10,7 @@ from remediator.engine.model import (
     Action,
     Cordon,
     Fence,
+    ForceStop,
     IncidentState,
     NodeFacts,
     Outcome,
@@ -80,8 +81,8 @@ def go_on_fencing(context: Context, incident: Incident, node: NodeFacts) -> None
     context.wake_at(retry_at)
 
 
-def go_on_releasing(context: Context, incident: Incident, node: NodeFacts | None) -> None:
-    """Start or repeat the release of a fenced node; without a Node object there is none."""
+def go_on_releasing(context: Context, incident: Incident, node: NodeFacts | None) -> bool:
+    """Start or repeat the release of a fenced node; True when there is nothing left to release."""
     if not incident.next_step:
         context.record(
             DecisionKind.RESOLVED,
@@ -90,7 +91,7 @@ def go_on_releasing(context: Context, incident: Incident, node: NodeFacts | None
             incident=incident,
             trigger=Trigger.RECOVERED,
         )
-        return
+        return False
     if node is None:
         context.record(
             DecisionKind.SKIPPED,
@@ -99,7 +100,7 @@ def go_on_releasing(context: Context, incident: Incident, node: NodeFacts | None
             incident=incident,
             trigger=Trigger.RELEASED,
         )
-        return
+        return True
     tried = incident.attempts.get("release", 0)
     if tried == context.settings.steps.attempts and incident.answered != "slow:release":
         decision = context.record(
@@ -111,6 +112,7 @@ def go_on_releasing(context: Context, incident: Incident, node: NodeFacts | None
         )
         context.notice(decision)
     start_step(context, incident, node)
+    return False
 
 
 def finish(context: Context, outcome: Outcome) -> Action | None:
@@ -136,7 +138,26 @@ def finish(context: Context, outcome: Outcome) -> Action | None:
     )
     if retry_at is not None:
         context.wake_at(retry_at)
+        _complain(context, incident, action, outcome)
     return action
+
+
+def _complain(
+    context: Context, incident: Incident | None, action: Action, outcome: Outcome
+) -> None:
+    """Tell a human, once, when a VM's action keeps failing; it is tried on all the same."""
+    if action.subject.kind != "vm" or action.attempt != context.settings.steps.attempts:
+        return
+    step = "force-stop" if isinstance(action.work, ForceStop) else "start"
+    decision = context.record(
+        DecisionKind.ESCALATED,
+        action.subject,
+        f"{step} failed {action.attempt} times, last: {outcome.detail}; it is tried on",
+        incident=incident,
+        incident_id=action.incident,
+        stage=f"slow:{step}",
+    )
+    context.notice(decision)
 
 
 def proof_stands(context: Context, incident: Incident, node: NodeFacts | None) -> bool:

@@ -294,12 +294,11 @@ class Engine:
             recovery.follow(context, incident)
         if not execution.proof_stands(context, incident, node):
             return
-        if incident.state is IncidentState.RECOVERING:
+        released = incident.state is IncidentState.RECOVERING
+        if not released and execution.due(context, incident):
+            released = execution.go_on_releasing(context, incident, node)
+        if released:
             recovery.go_on(context, incident)
-        elif execution.due(context, incident):
-            execution.go_on_releasing(context, incident, node)
-            if incident.state is IncidentState.RECOVERING:
-                recovery.go_on(context, incident)
 
     # --- take-over -----------------------------------------------------------------------------
 

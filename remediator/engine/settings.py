@@ -53,7 +53,7 @@ class PacingSettings(Record, frozen=True, kw_only=True):
 
 
 class StepSettings(Record, frozen=True, kw_only=True):
-    """How each step is tried. A step that fails is repeated, then escalated, then retried slowly."""
+    """How each step is tried: repeated when it fails, then escalated, then retried slowly."""
 
     cordon_deadline_s: float = 10.0
     fence_deadline_s: float = 30.0

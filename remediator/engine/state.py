@@ -72,7 +72,7 @@ def apply(state: EngineState, decision: Decision, head: Head) -> None:
             incident.vms = {
                 str(vm.vm): VmProgress(plan=vm, since_at=decision.at) for vm in decision.plan.vms
             }
-        case DecisionKind.REFUSED | DecisionKind.ESCALATED:
+        case DecisionKind.REFUSED | DecisionKind.ESCALATED if decision.subject.kind == "node":
             incident.answered = decision.stage
             incident.retry_at = decision.retry_at or 0.0
             if decision.stage == "proof-void":
@@ -177,7 +177,7 @@ def _finish(state: EngineState, decision: Decision, action: Action, outcome: Out
             residue.attempts, residue.retry_at = action.attempt, retry_at
         return
     incident = state.incidents.get(action.incident)
-    if isinstance(work, Fence) and outcome.proof is not None:
+    if isinstance(work, Fence) and done and outcome.proof is not None:
         state.fenced_at[work.node] = outcome.finished_at
         residue = state.residues.get(work.node)
         if residue is not None:
@@ -197,10 +197,9 @@ def _finish(state: EngineState, decision: Decision, action: Action, outcome: Out
         progress.retry_at = retry_at
         return
     incident.retry_at = retry_at
-    if outcome.proof is not None:
-        incident.proof = outcome.proof
     if done:
         incident.step += 1
+        incident.proof = outcome.proof or incident.proof
         if isinstance(work, Release):
             incident.released_at = outcome.finished_at
 

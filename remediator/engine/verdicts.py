@@ -18,7 +18,7 @@ def _any_of(text: str) -> frozenset[str]:
 
 
 class Row(Record, frozen=True, kw_only=True):
-    """One row. An empty set means that the plane does not matter; ``hands_off`` likewise if None."""
+    """One row. An empty set: that plane does not matter; ``hands_off`` likewise if None."""
 
     name: str
     verdict: Verdict

@@ -364,3 +364,29 @@ def test_a_snapshot_restores_the_memory(cluster):
     heir = cluster.reborn()
     heir.engine.restore(cluster.engine.snapshot())
     assert heir.engine.state == cluster.engine.state
+
+
+def test_a_launcher_pod_that_cannot_be_deleted_is_reported_once_and_tried_on(cluster):
+    cluster.add_vm("db", "n1")
+    cluster.fence_through("n1")
+    for _ in range(5):
+        cluster.until(lambda: cluster.actions)
+        cluster.answer(status=OutcomeStatus.FAILED, detail="a finalizer holds it")
+    cluster.until(lambda: cluster.actions)
+    assert [notice for notice in cluster.notices if "force-stop failed 3 times" in notice] == [
+        "force-stop failed 3 times, last: a finalizer holds it; it is tried on"
+    ]
+
+
+def test_a_fence_spared_because_the_node_rebooted_by_itself_ends_the_incident(cluster):
+    cluster.add_vm("db", "n1")
+    cluster.kill("n1")
+    cluster.until(lambda: cluster.asked_power)
+    cluster.power("n1", Reading.DOWN)
+    cluster.answer()
+    cluster.node_changes("n1", boot_id="boot-n1-2")
+    cluster.answer(status=OutcomeStatus.SPARED, detail="it rebooted by itself")
+    cluster.silent.clear()
+    cluster.handler_silent.clear()
+    cluster.until(lambda: cluster.incident("n1") is None)
+    assert not [a for a in cluster.actions if isinstance(a.work, ForceStop)]
