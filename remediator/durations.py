@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -43,3 +44,23 @@ def format_duration(seconds: float) -> str:
         return f"{sign}{hours} h" + (f" {minutes} min" if minutes else "")
     days, hours = divmod(hours, 24)
     return f"{sign}{days} d" + (f" {hours} h" if hours else "")
+
+
+def parse_moment(text: str, now: float) -> float:
+    """Return the epoch seconds that ``text`` means.
+
+    ``2h`` or ``90s`` is so long before ``now``; ``2026-11-20T03:12`` and the like are ISO 8601, UTC
+    where no zone is given; a bare number is epoch seconds. Raises ValueError.
+    """
+    trimmed = text.strip()
+    if _PLAIN.fullmatch(trimmed):
+        return float(trimmed)
+    if _WHOLE.fullmatch(trimmed):
+        return now - parse_duration(trimmed)
+    try:
+        when = datetime.fromisoformat(trimmed)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not a time; write 2h (ago), 2026-11-20T03:12 (UTC) or epoch seconds"
+        ) from None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()

@@ -98,7 +98,7 @@ def _conditions(query: DecisionQuery) -> Iterator[tuple[str, list[object]]]:
         mentioned = "seq IN (SELECT seq FROM decision_vms WHERE name = ? AND namespace = ?)"
         anywhere = "seq IN (SELECT seq FROM decision_vms WHERE name = ?)"
         yield (mentioned, [name, namespace]) if namespace else (anywhere, [name])
-    words = query.text.split()
+    words = query.text.replace("\0", " ").split()  # FTS5 ends its input at a NUL
     if words:
         # Quoted, a word is only a word: FTS5's own operators would be syntax errors to people.
         match = " ".join('"' + word.replace('"', '""') + '"' for word in words)
