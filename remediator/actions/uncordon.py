@@ -70,7 +70,7 @@ def _require_back(node: Node, fenced_boot_id: str) -> None:
 
 async def _left_over(node: str, world: World) -> str:
     """Say what of the old boot is still there; empty when nothing is."""
-    pods = await world.client.list(
+    pods = await world.client.list_all(
         LAUNCHER_PODS, query=[("fieldSelector", f"spec.nodeName={node}")], timeout_s=_LIST_S
     )
     pods = [pod for pod in pods if pod.node_name == node]
@@ -80,7 +80,7 @@ async def _left_over(node: str, world: World) -> str:
     running = [pod for pod in pods if pod.phase not in _FINAL_PHASES]
     if running:
         # virt-controller labels a VMI with the node that it runs on, and a pod with its VMI's uid.
-        vmis = await world.client.list(
+        vmis = await world.client.list_all(
             VIRTUAL_MACHINE_INSTANCES,
             query=[("labelSelector", f"kubevirt.io/nodeName={node}")],
             timeout_s=_LIST_S,
@@ -89,7 +89,7 @@ async def _left_over(node: str, world: World) -> str:
         old = [pod for pod in running if pod.vmi_uid not in here]
         if old:
             return f"launcher pods of VMs that are not here any more: {_names(old)}"
-    attachments = await world.client.list(VOLUME_ATTACHMENTS, timeout_s=_LIST_S)
+    attachments = await world.client.list_all(VOLUME_ATTACHMENTS, timeout_s=_LIST_S)
     detaching = [one for one in attachments if one.node_name == node and one.deleting]
     return f"volumes are still being detached: {_names(detaching)}" if detaching else ""
 

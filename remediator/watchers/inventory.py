@@ -1,0 +1,242 @@
+"""All watches together: warm on every replica, speaking only on the leader."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import structlog
+
+from remediator.bus.protocols import EventPublisher
+from remediator.clock import Clock
+from remediator.engine.model import FactKind, Facts
+from remediator.kube.client import KubeClient
+from remediator.kube.metadata import KubeObject
+from remediator.kube.objects import (
+    LAUNCHER_PODS,
+    MEDIK8S_LEASES,
+    NODE_LEASES,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    VIRTUAL_MACHINE_INSTANCES,
+    VIRTUAL_MACHINES,
+    VOLUME_ATTACHMENTS,
+    Node,
+    Resource,
+)
+from remediator.kube.reflector import Key, Reflector, ReflectorSettings, Sink
+from remediator.kube.transport import Transport
+from remediator.watchers.canary import PERIOD_S, ProgressCanary
+from remediator.watchers.facts import FactsSink, NodeClaimSink
+from remediator.watchers.leases import LeaseSink
+from remediator.watchers.narrow import (
+    attachment_facts,
+    claim_facts,
+    pod_facts,
+    vm_facts,
+    vmi_facts,
+    volume_facts,
+)
+from remediator.watchers.nodes import NodeSink
+from remediator.watchers.outlet import Outlet
+
+log = structlog.get_logger(__name__)
+
+_SLICE = 200  # objects offered per turn of the event loop: about 2 ms
+
+T = TypeVar("T", bound=KubeObject)
+T_contra = TypeVar("T_contra", bound=KubeObject, contravariant=True)
+
+
+class WatcherSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the watches behave."""
+
+    reflector: ReflectorSettings = ReflectorSettings()
+    # Some node renews its lease every few seconds, and the canary every 2 s: a lease watch that is
+    # silent for longer is half open, and is opened anew well before anybody's silence matters.
+    lease_inactivity_timeout_s: float = 10.0
+    canary: bool = True
+    canary_period_s: float = PERIOD_S
+
+
+class WatchHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """State of one watch. ``last_progress_at`` is 0.0 before its first list."""
+
+    synced: bool
+    last_progress_at: float
+    absent: bool  # the API does not have this resource (its CRD is not installed)
+    objects: int
+
+
+class _Speaker(Sink[T_contra], Protocol[T_contra]):
+    """A reflector's sink that can also offer all it knows once more."""
+
+    def again(self, obj: T_contra) -> None:
+        """Offer a known object once more."""
+        ...
+
+
+class InventoryWatchers:
+    """Reflectors of everything that decisions need, from their first list to events on the bus.
+
+    ``run`` works until cancelled. Nothing is published before ``lead``; from then on everything
+    known is offered again, as it is after each ``republish`` (streams in memory do not survive a
+    restart of NATS).
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        publisher: EventPublisher,
+        clock: Clock,
+        *,
+        rng: random.Random,
+        identity: str,
+        settings: WatcherSettings | None = None,
+    ) -> None:
+        settings = settings or WatcherSettings()
+        self._transport = transport
+        self._clock = clock
+        self._rng = rng
+        self._settings = settings
+        self._outlet = Outlet(publisher, rng)
+        self._canary: ProgressCanary | None = None
+        if settings.canary:
+            self._canary = ProgressCanary(
+                KubeClient(transport), clock, identity, period_s=settings.canary_period_s
+            )
+        self._leases = LeaseSink(self._outlet, clock, self._canary)
+        self._nodes = NodeSink(self._outlet, clock)
+        self._offer_again = asyncio.Event()
+        # The order of ``republish``: nodes before what runs on them.
+        self._watches: dict[str, tuple[Reflector[Any], _Speaker[Any]]] = {}
+        self._node_store = self._watch("nodes", NODES, self._nodes)
+        self._watch("leases", NODE_LEASES, self._leases)
+        self._watch("node-claims", MEDIK8S_LEASES, NodeClaimSink(self._outlet, clock))
+        self._watch("vms", VIRTUAL_MACHINES, self._facts(FactKind.VM, vm_facts))
+        self._watch("vmis", VIRTUAL_MACHINE_INSTANCES, self._facts(FactKind.VMI, vmi_facts))
+        self._watch("pods", LAUNCHER_PODS, self._facts(FactKind.POD, pod_facts))
+        self._watch("claims", PERSISTENT_VOLUME_CLAIMS, self._facts(FactKind.CLAIM, claim_facts))
+        self._watch("volumes", PERSISTENT_VOLUMES, self._facts(FactKind.VOLUME, volume_facts))
+        self._watch(
+            "attachments", VOLUME_ATTACHMENTS, self._facts(FactKind.ATTACHMENT, attachment_facts)
+        )
+
+    @property
+    def publishing(self) -> bool:
+        """Whether this replica speaks."""
+        return self._outlet.is_open
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for name, (reflector, _) in self._watches.items():
+                    tasks.create_task(reflector.run(), name=f"watch-{name}")
+                tasks.create_task(self._speak(), name="watch-offers")
+                if self._canary is not None:
+                    tasks.create_task(self._canary.run(), name="watch-canary")
+        finally:
+            self.follow()
+
+    def lead(self) -> None:
+        """Begin to publish: first everything known, then what changes."""
+        if self._outlet.is_open:
+            return
+        self._outlet.is_open = True
+        if self._canary is not None:
+            self._canary.activate()
+        self.republish()
+
+    def follow(self) -> None:
+        """Stop publishing and go on watching."""
+        self._outlet.is_open = False
+        if self._canary is not None:
+            self._canary.deactivate()
+        self._nodes.close()
+        self._leases.close()
+
+    def republish(self) -> None:
+        """Offer everything known again, and the synced marks of what is complete.
+
+        Beats are offered as found (``first``): whoever begins to listen now does not know their
+        age. ``run`` does the work, a slice at a time; nothing happens on a replica that does not
+        publish.
+        """
+        if self._outlet.is_open:
+            self._outlet.renew_edition()
+            self._offer_again.set()
+
+    def health(self) -> dict[str, WatchHealth]:
+        """Return the state of each watch, by its name."""
+        return {
+            name: WatchHealth(
+                synced=reflector.synced,
+                last_progress_at=reflector.last_progress_at,
+                absent=reflector.absent,
+                objects=len(reflector.store),
+            )
+            for name, (reflector, _) in self._watches.items()
+        }
+
+    def last_beat(self, node: str) -> tuple[str, float] | None:
+        """Return what the lease watch remembers of a node (see ``LeaseSink.last_beat``)."""
+        return self._leases.last_beat(node)
+
+    def node(self, name: str) -> Node | None:
+        """Return a node as the watch knows it."""
+        return self._node_store.get(("", name))
+
+    def node_names(self) -> Iterable[str]:
+        """Return the names of all nodes known."""
+        return [name for _, name in self._node_store]
+
+    async def _speak(self) -> None:
+        """Offer everything again whenever asked; asked in the middle of it, begin anew."""
+        while True:
+            await self._offer_again.wait()
+            self._offer_again.clear()
+            for reflector, sink in self._watches.values():
+                if not await self._offer(reflector, sink):
+                    break
+            else:
+                log.info(
+                    "inventory_offered",
+                    objects={name: len(watch[0].store) for name, watch in self._watches.items()},
+                )
+
+    async def _offer(self, reflector: Reflector[Any], sink: _Speaker[Any]) -> bool:
+        """Offer one watch's objects as they are by then; False where that has become pointless."""
+        # Complete before the first slice: what is listed meanwhile is offered as it is seen, and
+        # the sink itself tells when the list is complete.
+        synced = reflector.synced
+        for number, key in enumerate(list(reflector.store)):
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+                if self._offer_again.is_set() or not self._outlet.is_open:
+                    return False
+            obj = reflector.store.get(key)
+            if obj is not None:
+                sink.again(obj)
+        if synced:
+            sink.synced()
+        return True
+
+    def _facts(self, kind: FactKind, narrow: Callable[[T], Facts]) -> FactsSink[T]:
+        return FactsSink(kind, narrow, self._outlet)
+
+    def _watch(self, name: str, resource: Resource[T], sink: _Speaker[T]) -> Mapping[Key, T]:
+        settings = self._settings.reflector
+        if name == "leases":
+            settings = msgspec.structs.replace(
+                settings, inactivity_timeout_s=self._settings.lease_inactivity_timeout_s
+            )
+        reflector = Reflector(
+            self._transport, resource, sink, clock=self._clock, rng=self._rng, settings=settings
+        )
+        self._watches[name] = (reflector, sink)
+        return reflector.store

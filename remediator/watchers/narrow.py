@@ -1,0 +1,153 @@
+"""Kubernetes objects to the facts that decisions read, and nothing more.
+
+What is left out here can cause no event: a status heartbeat that changes no fact is not published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+
+from remediator.engine.model import (
+    AttachmentFacts,
+    ClaimFacts,
+    NodeFacts,
+    PodFacts,
+    RunStrategy,
+    VmFacts,
+    VmiFacts,
+    VolumeFacts,
+)
+from remediator.kube.objects import (
+    Node,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    VirtualMachine,
+    VirtualMachineInstance,
+    VolumeAttachment,
+)
+
+log = structlog.get_logger(__name__)
+
+ZONE = "topology.kubernetes.io/zone"
+_CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+_SCHEDULABLE = "kubevirt.io/schedulable"  # virt-handler writes it with every heartbeat
+
+# Ours, and medik8s' exclude-from-remediation and its kin.
+_KEPT_DOMAINS = ("remediator.io/", "remediation.medik8s.io/")
+_KEPT_KEYS = frozenset({"machine.openshift.io/machine", "cluster.x-k8s.io/machine"})
+
+
+def kept(marks: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels or annotations whose keys decisions read."""
+    return {
+        key: value
+        for key, value in marks.items()
+        if key.startswith(_KEPT_DOMAINS) or key in _KEPT_KEYS
+    }
+
+
+def node_facts(node: Node) -> NodeFacts:
+    """Narrow a Node. Taints are sorted, so that a new order alone is no change."""
+    labels = node.labels
+    return NodeFacts(
+        name=node.name,
+        uid=node.uid,
+        boot_id=node.boot_id,
+        system_uuid=node.system_uuid,
+        zone=labels.get(ZONE, ""),
+        ready=node.ready,
+        unschedulable=node.unschedulable,
+        control_plane=any(key in labels for key in _CONTROL_PLANE),
+        taints=tuple(sorted(str(taint) for taint in node.taints)),
+        labels=kept(labels),
+        annotations=kept(node.annotations),
+        kubevirt=_SCHEDULABLE in labels,
+    )
+
+
+def vm_facts(vm: VirtualMachine) -> VmFacts:
+    """Narrow a VirtualMachine. A run strategy that we do not know is left alone, as Halted."""
+    try:
+        strategy = RunStrategy(vm.run_strategy)
+    except ValueError:
+        log.warning("run_strategy_unknown", vm=f"{vm.namespace}/{vm.name}", is_=vm.run_strategy)
+        strategy = RunStrategy.HALTED
+    return VmFacts(
+        namespace=vm.namespace,
+        name=vm.name,
+        uid=vm.uid,
+        run_strategy=strategy,
+        labels=kept(vm.labels),
+        annotations=kept(vm.annotations),
+        deleting=vm.deleting,
+    )
+
+
+def vmi_facts(vmi: VirtualMachineInstance) -> VmiFacts:
+    """Narrow a VirtualMachineInstance."""
+    return VmiFacts(
+        namespace=vmi.namespace,
+        name=vmi.name,
+        uid=vmi.uid,
+        phase=vmi.phase,
+        node=vmi.node_name,
+        owned=bool(vmi.vm_name),
+        ready=vmi.ready,
+        agent_connected=vmi.agent_connected,
+        claims=vmi.claims,
+        ephemeral=vmi.ephemeral,
+        migrating_to=vmi.migrating_to,
+        deleting=vmi.deleting,
+    )
+
+
+def pod_facts(pod: Pod) -> PodFacts:
+    """Narrow a launcher pod."""
+    return PodFacts(
+        namespace=pod.namespace,
+        name=pod.name,
+        uid=pod.uid,
+        node=pod.node_name,
+        vmi=pod.vmi_name,
+        vmi_uid=pod.vmi_uid,
+        phase=pod.phase,
+        migration_target=pod.migration_target,
+        deleting=pod.deleting,
+    )
+
+
+def claim_facts(claim: PersistentVolumeClaim) -> ClaimFacts:
+    """Narrow a PersistentVolumeClaim."""
+    return ClaimFacts(
+        namespace=claim.namespace,
+        name=claim.name,
+        uid=claim.uid,
+        volume=claim.volume_name,
+        access_modes=claim.access_modes,
+        storage_class=claim.storage_class,
+    )
+
+
+def volume_facts(volume: PersistentVolume) -> VolumeFacts:
+    """Narrow a PersistentVolume."""
+    return VolumeFacts(
+        name=volume.name,
+        uid=volume.uid,
+        driver=volume.driver,
+        access_modes=volume.access_modes,
+        pinned_to=volume.pinned_to,
+    )
+
+
+def attachment_facts(attachment: VolumeAttachment) -> AttachmentFacts:
+    """Narrow a VolumeAttachment."""
+    return AttachmentFacts(
+        name=attachment.name,
+        uid=attachment.uid,
+        node=attachment.node_name,
+        volume=attachment.volume_name,
+        attached=attachment.attached,
+    )

@@ -1,0 +1,108 @@
+"""The node watch: facts about nodes, the kubelet's Ready condition, virt-handler's heartbeat.
+
+What proves its progress: any event and any bookmark. Nodes are written at least every 5 minutes by
+their kubelets and every 60 to 132 s by virt-handler, and the API server sends a bookmark about once
+a minute, so even an idle cluster's node watch shows a sign of life well within the 150 s that a
+heartbeat may be late. No canary is written here: an object that other controllers act on is no
+place for one, and the handler plane is a slow witness anyway.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from remediator.clock import Clock
+from remediator.engine.model import FactKind, Plane, Reading, Signal, node_subject
+from remediator.kube.objects import Node, parse_time
+from remediator.watchers.facts import FactsSink
+from remediator.watchers.narrow import node_facts
+from remediator.watchers.outlet import Outlet, ProgressMark
+
+HEARTBEAT: Final = "kubevirt.io/heartbeat"  # RFC 3339, written by the node's own clock
+SOURCE: Final = "node watch"
+WATCH: Final = "nodes"
+
+_DETAIL_LIMIT: Final = 200
+
+
+class NodeSink:
+    """Publishes a Node's facts, and what it says on the planes ``kubelet`` and ``handler``."""
+
+    def __init__(self, outlet: Outlet, clock: Clock) -> None:
+        self._outlet = outlet
+        self._clock = clock
+        self._facts = FactsSink(FactKind.NODE, node_facts, outlet)
+        self._mark = ProgressMark(WATCH, outlet, clock)
+
+    def seen(self, obj: Node, old: Node | None, *, initial: bool) -> None:
+        """Publish what changed."""
+        if not self._outlet.is_open:
+            return
+        self._facts.seen(obj, old, initial=initial)
+        if old is None or _ready(old) != _ready(obj):
+            self._kubelet(obj, first=old is None)
+        if old is None or old.annotations.get(HEARTBEAT) != obj.annotations.get(HEARTBEAT):
+            self._handler(obj, first=old is None)
+
+    def gone(self, obj: Node) -> None:
+        """Publish that the node's object is gone."""
+        self._facts.gone(obj)
+
+    def synced(self) -> None:
+        """Publish that the first list is complete."""
+        self._facts.synced()
+
+    def progressed(self, at: float) -> None:
+        """Publish the watch's progress, about once a second."""
+        self._mark.note(at)
+
+    def again(self, obj: Node) -> None:
+        """Offer a known node once more; its heartbeat as found, of unknown age."""
+        self._facts.again(obj)
+        self._kubelet(obj, first=True, again=True)
+        self._handler(obj, first=True, again=True)
+
+    def close(self) -> None:
+        """Publish nothing more."""
+        self._mark.close()
+
+    def _kubelet(self, obj: Node, *, first: bool, again: bool = False) -> None:
+        status, detail = _ready(obj)
+        reading = {"True": Reading.UP, "False": Reading.DOWN}.get(status, Reading.UNKNOWN)
+        signal = self._signal(obj, Plane.KUBELET, reading, detail, first=first)
+        message_id = f"kubelet:{obj.uid}:{obj.resource_version}"
+        self._outlet.signal(signal, message_id, again=again)
+
+    def _handler(self, obj: Node, *, first: bool, again: bool = False) -> None:
+        beat = obj.annotations.get(HEARTBEAT)
+        if beat is None:
+            return  # virt-handler never ran here, or its annotation was removed: that is no beat
+        # The value is the node's clock: a change of it is the beat, what it says is not compared.
+        if parse_time(beat) is not None:
+            reading, detail = Reading.UP, ""
+        else:
+            reading, detail = Reading.UNKNOWN, f"the heartbeat is no time: {beat[:64]!r}"
+        signal = self._signal(obj, Plane.HANDLER, reading, detail, first=first)
+        self._outlet.beat(signal, f"handler:{obj.uid}:{obj.resource_version}", again=again)
+
+    def _signal(
+        self, obj: Node, plane: Plane, reading: Reading, detail: str, *, first: bool
+    ) -> Signal:
+        return Signal(
+            plane=plane,
+            source=SOURCE,
+            subject=node_subject(obj.name),
+            reading=reading,
+            at=self._clock.now(),
+            detail=detail,
+            first=first,
+        )
+
+
+def _ready(node: Node) -> tuple[str, str]:
+    """Return the Ready condition's status and its reason, in words."""
+    for condition in node.conditions:
+        if condition.type == "Ready":
+            detail = f"Ready={condition.status} {condition.reason or ''}".strip()
+            return condition.status, detail[:_DETAIL_LIMIT]
+    return "", "no Ready condition"

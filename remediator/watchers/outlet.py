@@ -1,0 +1,148 @@
+"""The way out: events to the bus, open only while this daemon leads."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Final
+
+import structlog
+
+from remediator.bus import subjects
+from remediator.bus.protocols import EventPublisher
+from remediator.clock import Clock
+from remediator.engine.events import (
+    InventorySynced,
+    ObjectGone,
+    ObjectSeen,
+    SignalSeen,
+    WatchProgressed,
+    WireEvent,
+    encoder,
+)
+from remediator.engine.model import FactKind, Facts, Signal
+
+log = structlog.get_logger(__name__)
+
+PROGRESS_PERIOD_S: Final = 1.0  # at most one progress mark per watch in this time
+
+
+class Outlet:
+    """Encodes events and offers them to the publisher while ``is_open``.
+
+    A message id names the object's version, so that the same observation offered twice is stored
+    once. What is offered again on purpose carries the ``edition`` too: streams kept in memory may
+    have lost the first one while the deduplication window has not.
+    """
+
+    def __init__(self, publisher: EventPublisher, rng: random.Random) -> None:
+        self._publisher = publisher
+        self._rng = rng
+        self.is_open = False
+        self.edition = self._new_edition()
+
+    def renew_edition(self) -> None:
+        """Begin a new edition: everything is going to be offered again."""
+        self.edition = self._new_edition()
+
+    def facts(self, facts: Facts, version: str, *, again: bool = False) -> None:
+        """Send an object's facts; ``version`` is its resourceVersion."""
+        kind = type(facts).__struct_config__.tag
+        subject = _subject(str(kind), facts)
+        if subject is not None:
+            self._send(subject, ObjectSeen(facts=facts), f"{facts.uid}:{version}", again=again)
+
+    def gone(self, kind: FactKind, facts: Facts) -> None:
+        """Send that an object is gone."""
+        subject = _subject(kind.value, facts)
+        if subject is None:
+            return
+        namespace = getattr(facts, "namespace", "")
+        event = ObjectGone(kind=kind, name=facts.name, namespace=namespace, uid=facts.uid)
+        self._send(subject, event, f"{facts.uid}:gone")
+
+    def synced(self, kind: FactKind) -> None:
+        """Send that every object of a kind has been reported."""
+        subject = subjects.inventory_synced(kind.value)
+        self._send(subject, InventorySynced(kind=kind), f"synced:{kind.value}", again=True)
+
+    def beat(self, signal: Signal, message_id: str, *, again: bool = False) -> None:
+        """Send a repeated proof of life."""
+        name = signal.subject.name
+        subject = subjects.heartbeat(signal.plane.value, signal.subject.kind, name)
+        self._send(subject, SignalSeen(signal=signal), message_id, again=again)
+
+    def signal(self, signal: Signal, message_id: str, *, again: bool = False) -> None:
+        """Send a change of state."""
+        name = signal.subject.name
+        subject = subjects.signal(signal.plane.value, signal.subject.kind, name)
+        self._send(subject, SignalSeen(signal=signal), message_id, again=again)
+
+    def progress(self, watch: str, at: float) -> None:
+        """Send that a watch proved progress at ``at``."""
+        event = WatchProgressed(watch=watch, at=at)
+        self._send(subjects.watch_progress(watch), event, f"progress:{watch}:{at:.6f}", again=True)
+
+    def _send(
+        self, subject: str, event: WireEvent, message_id: str, *, again: bool = False
+    ) -> None:
+        if not self.is_open:
+            return
+        if again:
+            message_id = f"{message_id}:{self.edition}"
+        self._publisher.offer(subject, encoder.encode(event), message_id=message_id)
+
+    def _new_edition(self) -> str:
+        return f"{self._rng.getrandbits(48):012x}"
+
+
+class ProgressMark:
+    """Publishes the progress of one watch, at most once per period, the newest at its end.
+
+    The reflector reports progress only after it has handed on everything that arrived with it, so
+    a mark never overtakes the beats that it vouches for.
+    """
+
+    def __init__(
+        self, watch: str, outlet: Outlet, clock: Clock, *, period_s: float = PROGRESS_PERIOD_S
+    ) -> None:
+        self._watch = watch
+        self._outlet = outlet
+        self._clock = clock
+        self._period_s = period_s
+        self._at = 0.0
+        self._next_at = 0.0  # when the next mark may go out
+        self._timer: asyncio.TimerHandle | None = None
+
+    def note(self, at: float) -> None:
+        """Note that the watch heard the API server as of ``at``."""
+        if not self._outlet.is_open:
+            return
+        self._at = at
+        if self._timer is None:
+            wait_s = max(0.0, self._next_at - self._clock.now())
+            if wait_s > 0:
+                self._timer = asyncio.get_running_loop().call_later(wait_s, self._publish)
+            else:
+                self._publish()
+
+    def close(self) -> None:
+        """Publish nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _publish(self) -> None:
+        self._timer = None
+        self._next_at = self._clock.now() + self._period_s
+        self._outlet.progress(self._watch, self._at)
+
+
+def _subject(kind: str, facts: Facts) -> str | None:
+    """Return the subject of an object; None, and a warning, where its name is no name."""
+    namespace = getattr(facts, "namespace", "")
+    try:
+        return subjects.inventory(kind, facts.name, namespace)
+    except subjects.SubjectNameError as error:
+        log.warning("object_ignored", kind=kind, error=str(error))
+        return None
