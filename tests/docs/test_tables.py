@@ -1,0 +1,64 @@
+"""The tables in docs/ are the tables in the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from remediator.engine.budgets import GUARDS
+from remediator.engine.incidents import TRANSITIONS
+from remediator.engine.model import IncidentState, ProofKind
+from remediator.engine.verdicts import TABLE
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def cell(values: frozenset[str]) -> str:
+    return " or ".join(sorted(values)) if values else "any"
+
+
+def verdict_table() -> str:
+    lines = [
+        "| row | lease | network | handler | storage | power | kubelet | verdict | means |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in TABLE:
+        planes = [row.lease, row.network, row.handler, row.storage, row.power, row.kubelet]
+        cells = ["hands off"] * 6 if row.hands_off else [cell(plane) for plane in planes]
+        lines.append(f"| `{row.name}` | {' | '.join(cells)} | **{row.verdict}** | {row.means} |")
+    return "\n".join(lines)
+
+
+def life_cycle_table() -> str:
+    lines = ["| in state | when | goes to |", "|---|---|---|"]
+    order = list(IncidentState)
+    for (state, trigger), to in sorted(
+        TRANSITIONS.items(), key=lambda item: (order.index(item[0][0]), item[0][1])
+    ):
+        lines.append(f"| {state} | {trigger} | {to} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("page", "table"),
+    [("verdicts.md", verdict_table()), ("life-cycle.md", life_cycle_table())],
+)
+def test_the_page_holds_the_table_of_the_code(page, table):
+    assert table in (DOCS / page).read_text(), f"docs/{page} should hold:\n{table}"
+
+
+def test_every_proof_is_explained():
+    text = (DOCS / "proof.md").read_text()
+    assert [kind for kind in ProofKind if f"`{kind}`" not in text] == []
+
+
+def test_every_guard_is_explained():
+    text = (DOCS / "guards.md").read_text()
+    names = {guard.__name__ for guard in GUARDS}
+    assert len(names) == 10
+    for name in (
+        "mode inventory control-plane vms fence-method power-trust cool-down zone-share "
+        "cluster-share fences-at-once hands-off"
+    ).split():
+        assert f"`{name}`" in text, name
