@@ -1,0 +1,229 @@
+"""One replica: watches always, stands for election, and leads when it is its turn.
+
+The doors to the world (API server, bus, journal, fence devices) are given to it, so the daemon and
+the simulations run the same replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from remediator.actions.fence.devices import FenceDevices
+from remediator.actions.runner import ActionRunner
+from remediator.backoff import Backoff
+from remediator.bus.protocols import BusUnavailableError, EventPublisher, EventSource, JournalStream
+from remediator.clock import Clock
+from remediator.engine.chain import advance
+from remediator.engine.machine import Engine
+from remediator.engine.rules import Policy
+from remediator.engine.settings import EngineSettings, FenceMethod
+from remediator.journal.replay import replay
+from remediator.journal.writer import JournalWriter
+from remediator.kube.client import KubeClient
+from remediator.kube.election import ElectionSettings, LeaderElector
+from remediator.kube.transport import Transport
+from remediator.leader import Term
+from remediator.power import PowerReading
+from remediator.probes.power import PowerProbe, PowerProbeSettings
+from remediator.watchers.inventory import InventoryWatchers, WatcherSettings
+
+log = structlog.get_logger(__name__)
+
+# How often a follower takes in what the leader has decided, so that taking over is short.
+WARM_PERIOD_S = 2.0
+# Streams are there before anybody leads; attaching to them takes one round trip.
+ATTACH_S = 10.0
+
+
+class AttachableSource(EventSource, Protocol):
+    """A source of observations that can tell when it has begun to listen."""
+
+    async def attached(self, timeout_s: float) -> None:
+        """Wait until messages published from now on are delivered."""
+        ...
+
+
+class Doors(msgspec.Struct, frozen=True, kw_only=True):
+    """The ways to the world. ``watching`` is kept apart, so that watches cannot starve actions."""
+
+    acting: Transport
+    watching: Transport
+    publisher: EventPublisher
+    source: Callable[[], AttachableSource]
+    journal: JournalStream
+    devices: FenceDevices
+
+
+class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What one replica must know besides its doors."""
+
+    identity: str
+    enforce: bool
+    engine: EngineSettings
+    policies: Sequence[Policy]
+    fence_methods: Sequence[FenceMethod]
+    namespace: str
+    lease_name: str
+    election: ElectionSettings = ElectionSettings()
+    watchers: WatcherSettings = WatcherSettings()
+    power: PowerProbeSettings = PowerProbeSettings()
+
+
+class Replica:
+    """Runs until cancelled, or until it finds that it must not go on."""
+
+    def __init__(
+        self, doors: Doors, settings: ReplicaSettings, clock: Clock, rng: random.Random
+    ) -> None:
+        self._doors = doors
+        self._settings = settings
+        self._clock = clock
+        self._rng = rng
+        self._client = KubeClient(doors.acting)
+        self._engine = self._new_engine()
+        self._catching_up = asyncio.Lock()
+        self.watchers = InventoryWatchers(
+            doors.watching,
+            doors.publisher,
+            clock,
+            rng=rng,
+            identity=settings.identity,
+            settings=settings.watchers,
+        )
+        self.elector = LeaderElector(
+            self._client,
+            namespace=settings.namespace,
+            name=settings.lease_name,
+            identity=settings.identity,
+            settings=settings.election,
+            clock=clock,
+            rng=rng,
+            overrun=self._overrun,
+        )
+        self.term: Term | None = None  # while leading
+        self.on_overrun: Callable[[], None] = lambda: None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine: live while leading, a warm memory otherwise. Read only."""
+        return self._engine
+
+    async def run(self) -> None:
+        """Watch, follow, and lead when elected.
+
+        Raises AppendRefusedError when another leader wrote the journal, ChainError when the
+        journal is not the one that was written.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.watchers.run(), name="watchers")
+                tasks.create_task(self._stay_warm(), name="warm")
+                await self.elector.run(self._lead)
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+
+    def republish(self) -> None:
+        """Offer the whole picture again: NATS is back, and its memory streams may be empty."""
+        self.watchers.republish()
+
+    async def _stay_warm(self) -> None:
+        while True:
+            if self.term is None:
+                try:
+                    await self._catch_up()
+                except BusUnavailableError as error:
+                    log.info("journal_unreachable", error=str(error))
+            await asyncio.sleep(WARM_PERIOD_S)
+
+    async def _catch_up(self) -> None:
+        """Take in what the journal has beyond our memory. Raises ChainError, BusUnavailableError.
+
+        One at a time: a follower's round may still be under way when we are elected.
+        """
+        async with self._catching_up:
+            head = self._engine.state.head
+            async for decision, payload in replay(self._doors.journal, head):
+                self._engine.replay(decision, advance(payload, decision.seq))
+
+    async def _remember(self) -> None:
+        """Catch up before leading, for as long as it takes: without memory nobody may lead."""
+        backoff = Backoff(base_s=0.2, cap_s=2.0, rng=self._rng)
+        while True:
+            try:
+                await self._catch_up()
+            except BusUnavailableError as error:
+                log.warning("journal_unreachable", error=str(error))
+                await asyncio.sleep(backoff.next_s())
+            else:
+                return
+
+    async def _lead(self, epoch: int) -> None:
+        """Lead for one term: until cancelled by the elector, or deposed."""
+        settings, doors = self._settings, self._doors
+        await self._remember()
+        probe = PowerProbe(
+            self._power_state,
+            self._fenceable_nodes,
+            doors.publisher,
+            self._clock,
+            rng=self._rng,
+            settings=settings.power,
+        )
+        term = Term(self._engine, JournalWriter(doors.journal), self._clock, ask_power=probe.ask)
+        runner = ActionRunner(
+            self._client,
+            doors.devices,
+            self._clock,
+            last_beat=self.watchers.last_beat,
+            rng=self._rng,
+            on_finished=term.finished,
+        )
+        source = doors.source()
+
+        async def begin() -> None:
+            await source.attached(ATTACH_S)
+            self.watchers.lead()
+
+        self.term = term
+        log.info("leading", identity=settings.identity, epoch=epoch)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                probing = tasks.create_task(probe.run(), name="power-probe")
+                await term.run(settings.identity, epoch, source, runner, begin)
+                probing.cancel()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        finally:
+            self.watchers.follow()
+            self.term = None
+            # Its memory may be ahead of the journal: the next term begins from the journal alone.
+            self._engine = self._new_engine()
+            log.info("not_leading", identity=settings.identity, epoch=epoch)
+
+    async def _power_state(self, node: str) -> PowerReading:
+        known = self.watchers.node(node)
+        return await self._doors.devices.power_state(
+            node, known.system_uuid if known is not None else ""
+        )
+
+    def _fenceable_nodes(self) -> list[str]:
+        return [
+            name
+            for name in self.watchers.node_names()
+            if self._doors.devices.method_for(name) is not None
+        ]
+
+    def _new_engine(self) -> Engine:
+        settings = self._settings
+        return Engine(
+            settings.engine, settings.policies, settings.fence_methods, enforce=settings.enforce
+        )
+
+    def _overrun(self) -> None:
+        self.on_overrun()
