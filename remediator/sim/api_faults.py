@@ -6,6 +6,7 @@ they answer and before they send a watch line. A scenario switches it.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import Callable
 
@@ -125,6 +126,21 @@ class ApiFaults:
         if client in self._partitioned:
             return False
         return self._server is Passage.OPEN or self._answers_lost
+
+    async def until_heard(self, client: str) -> None:
+        """Wait while this client's packets get lost. The caller sets the deadline."""
+        while self.passage(client) is Passage.SILENT:
+            changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+            def tell(changed: asyncio.Future[None] = changed) -> None:
+                if not changed.done():
+                    changed.set_result(None)
+
+            leave = self.listen(tell)
+            try:
+                await changed
+            finally:
+                leave()
 
     def refusal(self) -> Response | None:
         """Return the answer that every request gets now in place of its own."""

@@ -79,8 +79,8 @@ class Store:
         self, *, now: Callable[[], float], rng: random.Random, history: int = 2000
     ) -> None:
         self.resource_version = 1
-        self._now = now
-        self._rng = rng
+        self.now = now
+        self.rng = rng
         self._history = history
         self._compacted = 0
         self._tables: dict[ResourceType, _Table] = {}
@@ -169,8 +169,8 @@ class Store:
             raise already_exists(res, name)
         for field in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"):
             metadata.pop(field, None)
-        metadata["uid"] = object_meta.new_uid(self._rng)
-        metadata["creationTimestamp"] = rfc3339(self._now())
+        metadata["uid"] = object_meta.new_uid(self.rng)
+        metadata["creationTimestamp"] = rfc3339(self.now())
         metadata.pop("generation", None)
         if res.generation:
             metadata["generation"] = 1
@@ -247,7 +247,7 @@ class Store:
         table = self._table(res)
         grace_s = 1 if grace_s is not None and grace_s < 0 else grace_s
         marked = object_meta.marked_deleted(
-            res, old.obj, now=self._now(), asked_s=grace_s, propagation=propagation
+            res, old.obj, now=self.now(), asked_s=grace_s, propagation=propagation
         )
         new = old.obj
         if marked.obj != old.obj:
@@ -403,7 +403,7 @@ class Store:
             text = "Required value: name or generateName is required"
             raise invalid(res, "", [("FieldValueRequired", "metadata.name", text)])
         for _ in range(_NAME_TRIES):
-            metadata["name"] = object_meta.generated_name(prefix, self._rng)
+            metadata["name"] = object_meta.generated_name(prefix, self.rng)
             if _key(res, metadata.get("namespace", ""), metadata["name"]) not in table.objects:
                 return
 

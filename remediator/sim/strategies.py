@@ -12,6 +12,7 @@ from typing import Any
 
 from remediator.sim.resources import (
     NAMESPACES,
+    NODES,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
     PODS,
@@ -28,8 +29,8 @@ _DEFAULT_TOLERATION_S = 300
 
 def prepare_create(res: ResourceType, obj: Object) -> None:
     """Default and check a new object, in place. Raises Problem 400 or 422."""
-    if res.status_subresource:
-        obj.pop("status", None)  # a create cannot set the status of such a kind
+    if res.status_subresource and res != NODES:
+        obj.pop("status", None)  # a create cannot set the status; a kubelet's of its Node can
     if prepare := _PREPARE_CREATE.get(res):
         prepare(obj)
     check(res, obj, None)
