@@ -68,7 +68,7 @@ class PoweredMachine(Protocol):
         """Whether the host is on."""
         ...
 
-    def power_on(self) -> None:
+    def power_on(self, *, boot_s: float | None = None) -> None:
         """Switch on and boot; nothing happens without mains power or when it is on."""
         ...
 

@@ -53,8 +53,9 @@ class Host:
         self.network = True
         self.storage = True
         self.frozen = False
+        self.crashed = False
         self.clock_skew_s = 0.0
-        self.boot_id = ""
+        self.boot_id = _new_boot_id(rng)
         self.boots = 0
         self.launchers: dict[str, Launcher] = {}
         self._powered = False
@@ -77,12 +78,12 @@ class Host:
     @property
     def connected(self) -> bool:
         """Whether packets reach the API server and back."""
-        return self.network and self._powered
+        return self.network and self._powered and not self.crashed
 
     @property
     def works(self) -> bool:
-        """Whether it is on and not frozen."""
-        return self._powered and not self.frozen
+        """Whether its kernel runs."""
+        return self._powered and not self.frozen and not self.crashed
 
     @property
     def ready(self) -> bool:
@@ -95,18 +96,28 @@ class Host:
 
     # Power.
 
-    def power_on(self) -> None:
-        """Switch on; the operating system is up after ``os_boot_s``."""
+    def power_on(self, *, boot_s: float | None = None) -> None:
+        """Switch on; the operating system is up after ``boot_s`` (default: the settings')."""
         if self.mains and not self._powered:
             log.debug("host_powers_on", node=self.name)
             self._powered = True
-            self._later(self.settings.os_boot_s, self._boot)
+            self._later(self.settings.os_boot_s if boot_s is None else boot_s, self._boot)
 
     def power_off(self, why: str) -> None:
         """Cut the power: every domain is gone in this instant, and so is every process."""
         if not self._powered:
             return
-        log.debug("host_loses_power", node=self.name, why=why)
+        log.debug("host_powers_off", node=self.name, why=why)
+        self._die(why)
+        self._powered = False
+
+    def panic(self, why: str) -> None:
+        """Crash the kernel: all is gone as without power, but it stays on until it is reset."""
+        if self._powered:
+            self._die(why)
+            self.crashed = True
+
+    def _die(self, why: str) -> None:
         domains = self.domains()
         self._stop_everything()
         for domain in domains:
@@ -116,7 +127,7 @@ class Host:
         """Shut the operating system down, guests first; or switch on."""
         if not self._powered:
             self.power_on()
-        elif not self.frozen:  # a dead kernel ignores the button
+        elif self.works:  # a dead kernel ignores the button
             self._shut_down_os()
 
     def start_warm(self) -> None:
@@ -127,10 +138,11 @@ class Host:
     def stop(self) -> None:
         """End the emulation without any effect on the books."""
         self._stop_everything()
+        self._powered = False
 
     def _stop_everything(self) -> None:
-        self._powered = False
         self.frozen = False
+        self.crashed = False
         self._hung.clear()
         for timer in self._timers:
             timer.cancel()
@@ -142,7 +154,8 @@ class Host:
 
     def _boot(self, *, warm: bool = False) -> None:
         self.boots += 1
-        self.boot_id = str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
+        if not warm:
+            self.boot_id = _new_boot_id(self.rng)
         self.kubelet.start(warm=warm)
         if warm:
             self.handler.start(self.fleet.vmis_on(self.name), warm=True)
@@ -303,3 +316,8 @@ class Host:
         """Return an address for a pod: the same for the same pod."""
         low = zlib.crc32(f"{self.name}/{uid}".encode())
         return f"10.{128 + (low >> 16) % 64}.{(low >> 8) % 256}.{low % 254 + 1}"
+
+
+def _new_boot_id(rng: random.Random) -> str:
+    """Return what the kernel draws at each boot (/proc/sys/kernel/random/boot_id)."""
+    return str(uuid.UUID(int=rng.getrandbits(128), version=4))

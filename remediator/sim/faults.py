@@ -1,0 +1,252 @@
+"""Everything that can go wrong in a simulated cluster, one verb each, all on one timeline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+
+from remediator.clock import Clock
+from remediator.sim.api_faults import ApiFaults
+from remediator.sim.bmc import Bmc, BmcMode
+from remediator.sim.hosts.fleet import Fleet
+from remediator.sim.hosts.host import Host
+
+log = structlog.get_logger(__name__)
+
+_TIMELINE_ENTRIES_MAX = 100_000
+
+
+class ApiMode(StrEnum):
+    """How the API server behaves; see ``ApiFaults``."""
+
+    OK = "ok"  # ends the fault that is on
+    HANG = "hang"
+    HANG_AFTER_COMMIT = "hang-after-commit"
+    RESET = "reset"
+    DROP_CONNECTIONS = "drop-connections"
+    HALF_LINE = "half-line"
+    TOO_MANY = "too-many"
+    UNAVAILABLE_HTML = "unavailable-html"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class FaultEntry:
+    """What was done to the cluster: ``at`` epoch seconds, ``target`` a node, client or ``api``."""
+
+    at: float
+    verb: str
+    target: str
+    detail: str = ""
+
+
+class Faults:
+    """Breaks and mends one simulated cluster. Raises KeyError for a node that does not exist.
+
+    ``delete_node`` removes a Node object as an administrator would.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        bmcs: Mapping[str, Bmc],
+        api: ApiFaults,
+        *,
+        clock: Clock,
+        delete_node: Callable[[str], None],
+    ) -> None:
+        self._fleet = fleet
+        self._bmcs = bmcs
+        self._api = api
+        self._clock = clock
+        self._delete_node = delete_node
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._entries: deque[FaultEntry] = deque(maxlen=_TIMELINE_ENTRIES_MAX)
+
+    @property
+    def timeline(self) -> tuple[FaultEntry, ...]:
+        """All that was done, in order."""
+        return tuple(self._entries)
+
+    # Power.
+
+    def power_loss(self, node: str) -> FaultEntry:
+        """Take the mains power away: VMs and host are gone in this instant.
+
+        The BMC lives on standby power of its own, unless its mode is ``dead-with-host``.
+        """
+        host = self._host(node)
+        host.mains = False
+        host.power_off("power loss")
+        return self._note("power-loss", node)
+
+    def power_restore(self, node: str, *, boot_s: float | None = None) -> FaultEntry:
+        """Give the mains power back; the host boots with a new boot id within ``boot_s``."""
+        host = self._host(node)
+        host.mains = True
+        host.power_on(boot_s=boot_s)
+        return self._note("power-restore", node)
+
+    def kernel_panic(self, node: str) -> FaultEntry:
+        """Crash the host's kernel: its VMs are gone, it stays on and dead until it is reset."""
+        self._host(node).panic("kernel panic")
+        return self._note("kernel-panic", node)
+
+    # Hangs.
+
+    def host_hang(self, node: str) -> FaultEntry:
+        """Freeze the host: no lease, guests stand still but may go on (and write) any moment."""
+        self._host(node).freeze("host hangs")
+        return self._note("host-hang", node)
+
+    def kubelet_hang(self, node: str) -> FaultEntry:
+        """Freeze the kubelet; VMs and virt-handler go on."""
+        self._host(node).hang_kubelet()
+        return self._note("kubelet-hang", node)
+
+    def handler_hang(self, node: str) -> FaultEntry:
+        """Freeze virt-handler; VMs and kubelet go on."""
+        self._host(node).hang_handler()
+        return self._note("handler-hang", node)
+
+    def resume(self, node: str) -> FaultEntry:
+        """End all hangs of a host."""
+        self._host(node).resume()
+        return self._note("resume", node)
+
+    # Networks.
+
+    def partition(
+        self, node: str, *, api: bool = True, bmc: bool = False, storage: bool = False
+    ) -> FaultEntry:
+        """Cut a host off the API server, its BMC off everybody, and/or the host off the storage.
+
+        VMs of a host that is cut off the API server alone go on writing.
+        """
+        host = self._host(node)
+        if api:
+            host.cut_network()
+        if bmc:
+            self._bmcs[node].reachable = False
+        if storage:
+            host.cut_storage()
+        cut = [n for n, on in (("api", api), ("bmc", bmc), ("storage", storage)) if on]
+        return self._note("partition", node, ",".join(cut))
+
+    def heal(self, node: str) -> FaultEntry:
+        """End all partitions of a host and of its BMC."""
+        host = self._host(node)
+        self._bmcs[node].reachable = True
+        host.heal_storage()
+        host.heal_network()
+        return self._note("heal", node)
+
+    def flap(self, node: str, *, period_s: float, times: int) -> FaultEntry:
+        """Cut the host off the API server for the first half of each of ``times`` periods."""
+        self._host(node)
+        for turn in range(times):
+            self._later(turn * period_s, lambda: self.partition(node))
+            self._later((turn + 0.5) * period_s, lambda: self.heal(node))
+        return self._note("flap", node, f"{times} times, period {period_s:g} s")
+
+    def client_partition(self, client: str) -> FaultEntry:
+        """Cut one client of the API server off (the daemon, for one)."""
+        self._api.partition(client)
+        return self._note("client-partition", client)
+
+    def client_heal(self, client: str) -> FaultEntry:
+        """Connect the client again."""
+        self._api.heal(client)
+        return self._note("client-heal", client)
+
+    # The rest.
+
+    def bmc(self, node: str, mode: BmcMode) -> FaultEntry:
+        """Let a BMC behave so from now on; ``BmcMode.OK`` mends it."""
+        self._bmcs[node].mode = mode
+        return self._note("bmc", node, mode)
+
+    def swap_bmcs(self, one: str, other: str) -> FaultEntry:
+        """Swap the machines behind two BMCs: somebody mixed up the cables or the inventory."""
+        first, second = self._bmcs[one], self._bmcs[other]
+        first.machine, second.machine = second.machine, first.machine
+        return self._note("swap-bmcs", one, other)
+
+    def api(self, mode: ApiMode, *, retry_after_s: int = 1) -> FaultEntry:
+        """Let the API server behave so from now on (until ``ApiMode.OK``)."""
+        act: dict[ApiMode, Callable[[], None]] = {
+            ApiMode.OK: self._api.clear,
+            ApiMode.HANG: self._api.hang,
+            ApiMode.HANG_AFTER_COMMIT: lambda: self._api.hang(after_commit=True),
+            ApiMode.RESET: self._api.reset,
+            ApiMode.DROP_CONNECTIONS: self._api.drop_connections,
+            ApiMode.HALF_LINE: self._api.cut_half_line,
+            ApiMode.TOO_MANY: lambda: self._api.too_many(retry_after_s),
+            ApiMode.UNAVAILABLE_HTML: self._api.unavailable_html,
+            ApiMode.GONE: self._api.gone,
+        }
+        act[mode]()
+        return self._note("api", "api", mode)
+
+    def clock_skew(self, node: str, seconds: float) -> FaultEntry:
+        """Let a host's own clock run ``seconds`` ahead (behind when negative).
+
+        Its lease's renewTime and virt-handler's heartbeat are written by that clock.
+        """
+        self._host(node).clock_skew_s = seconds
+        return self._note("clock-skew", node, f"{seconds:+g} s")
+
+    def delete_node(self, node: str) -> FaultEntry:
+        """Delete the Node object; the host itself goes on."""
+        self._delete_node(node)
+        return self._note("delete-node", node)
+
+    def end_all(self) -> FaultEntry:
+        """Mend everything: power on, networks whole, hangs over, BMCs and API server in order.
+
+        Flapping that was still to come does not come. A host that crashed is reset. Swapped BMCs,
+        skewed clocks and deleted Nodes stay.
+        """
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._api.clear()
+        for node, host in self._fleet.hosts.items():
+            self._bmcs[node].mode = BmcMode.OK
+            self._bmcs[node].reachable = True
+            host.mains = True
+            host.resume()
+            host.heal_storage()
+            host.heal_network()
+            if host.crashed:
+                host.power_off("reset after a crash")
+            host.power_on()
+        return self._note("end-all", "cluster")
+
+    def stop(self) -> None:
+        """Cancel what was still to come."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    def _host(self, node: str) -> Host:
+        return self._fleet.hosts[node]
+
+    def _note(self, verb: str, target: str, detail: str = "") -> FaultEntry:
+        entry = FaultEntry(self._clock.now(), verb, target, detail)
+        self._entries.append(entry)
+        log.debug("fault", verb=verb, target=target, detail=detail)
+        return entry
+
+    def _later(self, delay_s: float, act: Callable[[], object]) -> None:
+        def run() -> None:
+            self._timers.discard(timer)
+            act()
+
+        timer = asyncio.get_running_loop().call_later(delay_s, run)
+        self._timers.add(timer)
