@@ -6,9 +6,13 @@ import random
 
 from remediator.clock import Clock
 from remediator.sim.api_faults import ApiFaults
+from remediator.sim.apiserver import ApiServer
+from remediator.sim.controllers import eviction, virt_api
 from remediator.sim.controllers.attach_detach import AttachDetach
 from remediator.sim.controllers.environment import Controller, Environment
+from remediator.sim.controllers.eviction import EvacuationController
 from remediator.sim.controllers.external_attacher import ExternalAttacher
+from remediator.sim.controllers.migration_controller import MigrationController
 from remediator.sim.controllers.node_lifecycle import NodeLifecycle
 from remediator.sim.controllers.owner_gc import OwnerGarbageCollector
 from remediator.sim.controllers.pod_gc import PodGarbageCollector
@@ -16,6 +20,7 @@ from remediator.sim.controllers.pod_index import PodIndex
 from remediator.sim.controllers.scheduler import Scheduler
 from remediator.sim.controllers.settings import ControlPlaneSettings
 from remediator.sim.controllers.taint_eviction import TaintEviction
+from remediator.sim.controllers.virt_admission import VirtAdmission
 from remediator.sim.controllers.virt_node_controller import VirtNodeController
 from remediator.sim.controllers.vm_controller import VmController
 from remediator.sim.controllers.vmi_controller import VmiController
@@ -55,16 +60,25 @@ class ControlPlane:
             VmController(env),
             VmiController(env, self._pods),
             VirtNodeController(env, self._pods),
+            MigrationController(env, self._pods),
+            EvacuationController(env),
         )
+        self._admission = VirtAdmission(store)
         for controller in self._controllers:
             self._gate.on_restart(controller.forget)
 
     def start(self) -> None:
         """Begin; whatever is in the store already is taken on."""
         self._gate.start()
+        self._admission.start()
         self._pods.start()
         for controller in self._controllers:
             controller.start()
+
+    def serve(self, server: ApiServer) -> None:
+        """Let the API server answer KubeVirt's subresources and its eviction webhook."""
+        virt_api.serve(server)
+        eviction.serve(server)
 
     def stop(self) -> None:
         """End every subscription and timer. It cannot be started again."""

@@ -46,6 +46,12 @@ def strategy_of(vm: Obj) -> str:
     return strategy
 
 
+def set_strategy(vm: Obj, strategy: str) -> None:
+    """Set the run strategy of a VM that is being changed."""
+    vm["spec"].pop("running", None)
+    vm["spec"]["runStrategy"] = strategy
+
+
 def requests_of(vm: Obj) -> list[Obj]:
     """Return status.stateChangeRequests; only the first counts at any time."""
     return (vm.get("status") or {}).get("stateChangeRequests") or []

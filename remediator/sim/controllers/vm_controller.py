@@ -16,7 +16,14 @@ from remediator.sim.controllers.metadata import (
     remove_finalizer,
     uid_of,
 )
-from remediator.sim.controllers.run_strategy import ALWAYS, START, Step, choose, requests_of
+from remediator.sim.controllers.run_strategy import (
+    ALWAYS,
+    START,
+    Step,
+    choose,
+    requests_of,
+    set_strategy,
+)
 from remediator.sim.controllers.vm_status import backoff_left_s, update_status
 from remediator.sim.controllers.vmi_state import (
     CONTROLLER_FINALIZER,
@@ -122,7 +129,9 @@ class VmController:
                     VIRTUAL_MACHINES, *key_of(vm), _request_start, subresource="status"
                 )
         elif choice.step is Step.SWITCH_ON:
-            self._env.store.mutate(VIRTUAL_MACHINES, *key_of(vm), _switch_on)
+            self._env.store.mutate(
+                VIRTUAL_MACHINES, *key_of(vm), lambda vm: set_strategy(vm, ALWAYS)
+            )
         return None
 
     def _start(self, vm: Obj) -> None:
@@ -184,8 +193,3 @@ def instance_of_template(vm: Obj) -> Obj:
 def _request_start(vm: Obj) -> None:
     status = vm.setdefault("status", {})
     status["stateChangeRequests"] = [*requests_of(vm), {"action": START}]
-
-
-def _switch_on(vm: Obj) -> None:
-    vm["spec"].pop("running", None)
-    vm["spec"]["runStrategy"] = ALWAYS
