@@ -1,0 +1,161 @@
+"""A whole simulated cluster, put together from its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from remediator.clock import Clock
+from remediator.kube.transport import Transport
+from remediator.sim.api_faults import ApiFaults
+from remediator.sim.apiserver import ApiServer
+from remediator.sim.bmc import Bmc, BmcService, MemoryHttpClient
+from remediator.sim.cluster_objects import ObjectBuilder
+from remediator.sim.cluster_spec import ClusterSpec, VmSpec
+from remediator.sim.controllers.control_plane import ControlPlane
+from remediator.sim.faults import Faults
+from remediator.sim.hosts.fleet import Fleet
+from remediator.sim.hosts.host import Host
+from remediator.sim.ledger import Ledger
+from remediator.sim.memory_transport import MemoryTransport
+from remediator.sim.resources import NODES, Registry
+from remediator.sim.storage import SharedStorage
+from remediator.sim.store import Store
+
+# Run strategies whose VM runs when the cluster starts; Halted ones are off.
+_RUNNING_STRATEGIES = frozenset({"Always", "RerunOnFailure", "Manual", "Once"})
+
+
+class SimCluster:
+    """One simulated cluster on the running event loop (virtual or real).
+
+    ``store``, ``server``: the API. ``fleet``: the hosts. ``bmcs`` by node. ``ledger``: the truth.
+    ``faults``: what can go wrong. ``vms``: the VMs by their ledger name.
+    """
+
+    def __init__(self, spec: ClusterSpec | None = None, *, clock: Clock) -> None:
+        self.spec = spec or ClusterSpec()
+        self.clock = clock
+        seed = self.spec.seed
+        self.api_faults = ApiFaults()
+        self.registry = Registry()
+        self.store = Store(now=clock.now, rng=random.Random(f"store/{seed}"))
+        self.server = ApiServer(self.store, self.registry, faults=self.api_faults)
+        self.control_plane = ControlPlane(
+            self.store,
+            clock=clock,
+            rng=random.Random(f"control-plane/{seed}"),
+            faults=self.api_faults,
+            settings=self.spec.controllers,
+        )
+        self.ledger = Ledger(clock.now)
+        self.storage = SharedStorage(self.spec.storage)
+        self.fleet = Fleet(
+            self.spec.host_specs(),
+            transport_for=self.memory_transport,
+            clock=clock,
+            ledger=self.ledger,
+            storage=self.storage,
+            seed=seed,
+            settings=self.spec.hosts,
+        )
+        self.bmcs = {
+            name: Bmc(host, user=self.spec.bmc_user, password=self.spec.bmc_password)
+            for name, host in self.fleet.hosts.items()
+        }
+        self.bmc_service = BmcService(self.bmcs)
+        self.faults = Faults(
+            self.fleet,
+            self.bmcs,
+            self.api_faults,
+            clock=clock,
+            delete_node=self._delete_node,
+        )
+        self.vms: dict[str, VmSpec] = {vm.key: vm for vm in self.spec.vm_specs()}
+        self._latency_rng = random.Random(f"latency/{seed}")
+
+    @property
+    def hosts(self) -> dict[str, Host]:
+        """All hosts by node name."""
+        return self.fleet.hosts
+
+    async def start(self, *, warm: bool = True) -> None:
+        """Begin.
+
+        ``warm``: everything has been up for long: nodes are Ready, VMs run and are booted, dealt
+        evenly over the workers. Else hosts power on, kubelets register and all VMs boot.
+        Raises TimeoutError when the hosts cannot read the API within 60 s.
+        """
+        builder = ObjectBuilder(self.store, self.spec, self.clock.now())
+        builder.namespaces()
+        builder.storage_class()
+        if warm:
+            for host in self.fleet.hosts.values():
+                builder.node(host.spec, host.boot_id)
+        for vm in self.vms.values():
+            builder.virtual_machine(vm)
+        if warm:
+            for vm, node in self._placement():
+                builder.run(vm, node)
+        self.control_plane.start()
+        await self.fleet.start(warm=warm)
+
+    def _placement(self) -> list[tuple[VmSpec, str]]:
+        """Deal the VMs that run out over the workers, as evenly as possible."""
+        rng = random.Random(f"placement/{self.spec.seed}")
+        workers = [h.name for h in self.fleet.hosts.values() if not h.spec.control_plane]
+        running = [vm for vm in self.vms.values() if vm.run_strategy in _RUNNING_STRATEGIES]
+        seats = [workers[i % len(workers)] for i in range(len(running))]
+        rng.shuffle(seats)
+        return list(zip(running, seats, strict=True))
+
+    async def stop(self) -> None:
+        """End everything. Raises the first defect in an emulated host, if there was one."""
+        self.faults.stop()
+        try:
+            await self.fleet.stop()
+        finally:
+            self.control_plane.stop()
+            self.server.close()
+
+    def memory_transport(self, client_name: str) -> Transport:
+        """Return a way to the API server without sockets, under a client's name."""
+        latency: Callable[[], float] | None = None
+        if self.spec.api_latency_s > 0:
+            latency = self._draw_latency
+        return MemoryTransport(self.server, latency=latency, client_name=client_name)
+
+    def memory_http(self) -> MemoryHttpClient:
+        """Return a way to the BMCs without sockets."""
+        return MemoryHttpClient(self.bmc_service)
+
+    def bmc_url(self, node: str, base: str = "http://bmc.sim") -> str:
+        """Return the URL of a node's ComputerSystem; ``base`` is a BmcServer's URL over sockets."""
+        return f"{base}{self.bmcs[node].path}"
+
+    def vms_on(self, node: str) -> list[str]:
+        """Return the VMs that truly run on a node, by their ledger name."""
+        return [copy.vm for copy in self.ledger.running_on(node)]
+
+    async def wait_until(
+        self, condition: Callable[[], bool], *, timeout_s: float, step_s: float = 0.1
+    ) -> float:
+        """Return the seconds it took until ``condition`` held; looks every ``step_s``.
+
+        Raises TimeoutError.
+        """
+        began = self.clock.now()
+        while not condition():
+            if self.clock.now() - began >= timeout_s:
+                raise TimeoutError(f"not within {timeout_s:g} s")
+            await asyncio.sleep(step_s)
+        return self.clock.now() - began
+
+    def _delete_node(self, node: str) -> None:
+        self.store.delete(NODES, "", node)
+
+    def _draw_latency(self) -> float:
+        """Draw one round trip: the mean of the spec, half fixed, half exponential."""
+        mean_s = self.spec.api_latency_s
+        return mean_s / 2 + self._latency_rng.expovariate(2 / mean_s)
