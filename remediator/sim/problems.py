@@ -64,9 +64,11 @@ def not_found(res: ResourceType, name: str) -> Problem:
     return Problem(404, "NotFound", message, details=_details(res, name))
 
 
-def already_exists(res: ResourceType, name: str) -> Problem:
+def already_exists(res: ResourceType, name: str, *, deleting: bool) -> Problem:
     """409: create of an object that is there."""
     message = f'{res.group_resource} "{name}" already exists'
+    if deleting:
+        message = f"object is being deleted: {message}"
     return Problem(409, "AlreadyExists", message, details=_details(res, name))
 
 

@@ -166,7 +166,8 @@ class Store:
         name = metadata["name"]
         key = _key(res, metadata.get("namespace", ""), name)
         if key in table.objects:
-            raise already_exists(res, name)
+            deleting = "deletionTimestamp" in table.objects[key].obj["metadata"]
+            raise already_exists(res, name, deleting=deleting)
         for field in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"):
             metadata.pop(field, None)
         metadata["uid"] = object_meta.new_uid(self.rng)
@@ -377,7 +378,8 @@ class Store:
         if new == old.obj:
             return old.obj
         table = self._table(res)
-        if metadata.get("deletionGracePeriodSeconds") == 0 and not metadata.get("finalizers"):
+        deleting = "deletionTimestamp" in was and not was.get("deletionGracePeriodSeconds")
+        if deleting and not metadata.get("finalizers"):
             self._remove(table, old)
             return new
         if res.generation and strategies.specification(res, new) != strategies.specification(
