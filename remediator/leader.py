@@ -19,6 +19,7 @@ import structlog
 from remediator.backoff import Backoff
 from remediator.bus.protocols import BusUnavailableError, EventSource
 from remediator.clock import Clock
+from remediator.engine.chain import Decision, DecisionKind
 from remediator.engine.effects import (
     AskPower,
     Effect,
@@ -27,10 +28,18 @@ from remediator.engine.effects import (
     StartAction,
     WakeAt,
 )
-from remediator.engine.events import ActionFinished, Event, LeadershipGained, Tick, wire_decoder
+from remediator.engine.events import (
+    ActionFinished,
+    Event,
+    LeadershipGained,
+    SignalSeen,
+    Tick,
+    wire_decoder,
+)
 from remediator.engine.machine import Engine
-from remediator.engine.model import Action, Outcome
+from remediator.engine.model import Action, IncidentState, Outcome
 from remediator.journal.writer import JournalWriter
+from remediator.metrics import METRICS, Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +78,7 @@ class Term:
         *,
         ask_power: Callable[[str], None],
         backoff: Backoff | None = None,
+        metrics: Metrics = METRICS,
     ) -> None:
         self._engine = engine
         self._writer = writer
@@ -80,6 +90,9 @@ class Term:
         self._arrived = asyncio.Event()
         self._wake_at = float("inf")
         self._overrun = False
+        self._metrics = metrics
+        self._convicted_at: dict[str, float] = {}  # open incidents that this term convicted
+        self._proved: set[str] = set()
         self.undecodable = 0
 
     @property
@@ -95,6 +108,8 @@ class Term:
             self.undecodable += 1
             log.warning("signal_undecodable", subject=subject, error=str(error))
             return
+        if isinstance(event, SignalSeen):
+            self._metrics.signal(event.signal.plane.value, event.signal.reading.value)
         self.offer(event)
 
     def finished(self, outcome: Outcome) -> None:
@@ -191,4 +206,28 @@ class Term:
                 await asyncio.sleep(delay_s)
             else:
                 self._backoff.reset()
+                self._time(effect.decision)
                 return
+
+    def _time(self, decision: Decision) -> None:
+        """Observe how long verdict, proof and recovery took, once each is on record."""
+        incident = decision.incident
+        if decision.kind is DecisionKind.VERDICT and decision.state is IncidentState.CONFIRMED:
+            self._convicted_at[incident] = decision.at
+            silence_s = max(
+                (row.since_s for row in decision.evidence if row.plane == "lease"), default=0.0
+            )
+            self._metrics.time_to_verdict.observe(silence_s)
+            return
+        convicted_at = self._convicted_at.get(incident)
+        if convicted_at is None:
+            return
+        if decision.kind is DecisionKind.FINISHED and decision.state is IncidentState.FENCED:
+            if decision.proof is not None:
+                self._proved.add(incident)
+                self._metrics.time_to_proof.observe(decision.at - convicted_at)
+        elif decision.kind is DecisionKind.RESOLVED:
+            if incident in self._proved:
+                self._metrics.time_to_recovery.observe(decision.at - convicted_at)
+            self._proved.discard(incident)
+            del self._convicted_at[incident]

@@ -50,10 +50,9 @@ class AttachableSource(EventSource, Protocol):
 
 
 class Doors(msgspec.Struct, frozen=True, kw_only=True):
-    """The ways to the world. ``watching`` is kept apart, so that watches cannot starve actions."""
+    """The ways to the world."""
 
-    acting: Transport
-    watching: Transport
+    cluster: Transport
     publisher: EventPublisher
     source: Callable[[], AttachableSource]
     journal: JournalStream
@@ -85,11 +84,11 @@ class Replica:
         self._settings = settings
         self._clock = clock
         self._rng = rng
-        self._client = KubeClient(doors.acting)
+        self._client = KubeClient(doors.cluster)
         self._engine = self._new_engine()
         self._catching_up = asyncio.Lock()
         self.watchers = InventoryWatchers(
-            doors.watching,
+            doors.cluster,
             doors.publisher,
             clock,
             rng=rng,

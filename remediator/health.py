@@ -1,0 +1,89 @@
+"""How the daemon itself is: readiness by part, and the gauges that change by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from remediator.api.app import Part
+from remediator.bus.connection import BusConnection
+from remediator.bus.publisher import Publisher
+from remediator.clock import Clock
+from remediator.journal.projector import Projector
+from remediator.metrics import METRICS, Metrics
+from remediator.replica import Replica
+
+# Bookmarks come about every minute: a watch that missed three is worth saying.
+WATCH_QUIET_S = 180.0
+MEASURE_EVERY_S = 5.0
+LAG_EVERY_S = 0.5
+
+
+def readiness(
+    replica: Replica, connection: BusConnection, projector: Projector, now: float
+) -> dict[str, Part]:
+    """Return how each part is. A follower is ready; a broken journal is not."""
+    watches = replica.watchers.health()
+    behind = [name for name, watch in watches.items() if not (watch.synced or watch.absent)]
+    quiet = [
+        f"{name} {now - watch.last_progress_at:.0f} s"
+        for name, watch in watches.items()
+        if watch.synced and now - watch.last_progress_at > WATCH_QUIET_S
+    ]
+    broken = projector.broken_at
+    role = "leads" if replica.elector.leader else f"follows {replica.elector.holder or 'nobody'}"
+    return {
+        "watches": Part(
+            ok=not behind,
+            detail=f"not listed yet: {', '.join(behind)}" if behind else "all listed",
+        ),
+        "watch-progress": Part(ok=not quiet, detail=", ".join(quiet) or "all hear", needed=False),
+        "nats": Part(
+            ok=connection.connected, detail="connected" if connection.connected else "away"
+        ),
+        "journal": Part(
+            ok=broken is None,
+            detail=f"projected up to {projector.progress.head.seq}"
+            if broken is None
+            else f"the chain is broken at record {broken}",
+        ),
+        "leader": Part(ok=True, detail=role, needed=False),
+    }
+
+
+async def measure(
+    replica: Replica,
+    connection: BusConnection,
+    publisher: Publisher,
+    clock: Clock,
+    metrics: Metrics = METRICS,
+) -> None:
+    """Keep the gauges true until cancelled."""
+    counted: Counter[str] = Counter()
+    while True:
+        now = clock.now()
+        metrics.leader.set(replica.elector.leader)
+        metrics.nats_connected.set(connection.connected)
+        for name, watch in replica.watchers.health().items():
+            if watch.synced:
+                metrics.watch_lag.labels(name).set(max(0.0, now - watch.last_progress_at))
+        metrics.incidents(
+            Counter(each.state.value for each in replica.engine.state.incidents.values())
+        )
+        for name, counter, total in (
+            ("published", metrics.nats_published, publisher.published),
+            ("retried", metrics.nats_retried, publisher.retried),
+            ("dropped", metrics.nats_dropped, publisher.dropped),
+        ):
+            counter.inc(total - counted[name])
+            counted[name] = total
+        await asyncio.sleep(MEASURE_EVERY_S)
+
+
+async def measure_lag(metrics: Metrics = METRICS) -> None:
+    """Observe how late the event loop runs its timers, until cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due_at = loop.time() + LAG_EVERY_S
+        await asyncio.sleep(LAG_EVERY_S)
+        metrics.loop_lag.observe(max(0.0, loop.time() - due_at))
