@@ -69,7 +69,7 @@ class FakeApi:
         self.objects: dict[str, dict[str, Any]] = {}
         self.calls: list[tuple[str, str, Any]] = []
         self.faults: dict[str, list[Any]] = {}
-        self.before: Callable[[str, str], None] = lambda method, path: None
+        self.before: Callable[[str, str], None] = lambda _method, _path: None
         self.delay_s = 0.001
         self._version = 100
 
@@ -174,7 +174,7 @@ class FakeBmc:
         self.faults: dict[str, list[Any]] = {}
         self.obeys = True
         self.off_after_s = 1.0
-        self.on_request: Callable[[str], None] = lambda method: None
+        self.on_request: Callable[[str], None] = lambda _method: None
         self.extra: dict[str, Any] = {}
 
     @property

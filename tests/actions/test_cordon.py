@@ -77,7 +77,7 @@ async def test_a_write_in_between_is_kept_and_the_cordon_tried_again(hands, make
 
 
 async def test_a_storm_of_conflicts_ends(hands, make):
-    hands.api.before = lambda method, path: (
+    hands.api.before = lambda method, _path: (
         hands.api.change(make.NODE) if method == "PATCH" else None
     )
     outcome = await hands.do(make.cordon)
@@ -189,7 +189,7 @@ async def test_uncordon_waits_for_a_pod_that_goes_in_time(fenced, make):
     fenced.api.put(make.POD, make.pod_object(deletionTimestamp="2026-11-20T08:00:00Z"))
     reads = []
 
-    def pod_goes(method, path):
+    def pod_goes(_method, path):
         reads.append(path)
         if reads.count("/api/v1/pods") == 3:
             fenced.api.objects.pop(make.POD, None)

@@ -49,7 +49,7 @@ async def test_a_lease_ahead_of_the_watch_spares(hands, bmc, make):
 
 
 async def test_a_node_that_comes_back_while_its_bmc_answers_is_spared(hands, bmc, make):
-    def comes_back(method):
+    def comes_back(_method):
         hands.api.put(make.LEASE, make.lease_object("t1"))
         hands.beats.pop("n1")  # even where the watch knows nothing
 
@@ -60,7 +60,7 @@ async def test_a_node_that_comes_back_while_its_bmc_answers_is_spared(hands, bmc
 
 
 async def test_a_node_that_reboots_by_itself_is_spared_and_that_is_proof(hands, bmc, make):
-    def reboots(method):
+    def reboots(_method):
         hands.api.change(make.NODE, status={"nodeInfo": {"bootID": "boot-2"}})
 
     bmc.on_request = reboots
@@ -88,7 +88,7 @@ async def test_a_node_that_is_not_ours_to_fence_is_spared(hands, bmc, make, case
 
 async def test_an_excluded_label_that_appears_meanwhile_spares(hands, bmc, make):
     label = {"remediation.medik8s.io/exclude-from-remediation": "true"}
-    bmc.on_request = lambda method: hands.api.change(make.NODE, metadata={"labels": label})
+    bmc.on_request = lambda _method: hands.api.change(make.NODE, metadata={"labels": label})
     assert (await hands.do(make.fence, deadline_s=30)).status is SPARED
     assert bmc.posts == 0
 
@@ -116,7 +116,7 @@ async def test_an_api_server_that_does_not_answer_fences_nobody(hands, bmc, make
 
 
 async def test_an_api_server_lost_before_the_order_fences_nobody(hands, bmc, make):
-    def api_goes(method):
+    def api_goes(_method):
         hands.api.faults["GET"] = ["hang"] * 20
 
     bmc.on_request = api_goes

@@ -205,7 +205,7 @@ async def test_a_pod_that_a_finalizer_holds_is_a_failure(down, make):
 
 
 async def test_a_conflict_storm_on_release_ends(down, make):
-    down.api.before = lambda method, path: (
+    down.api.before = lambda method, _path: (
         down.api.change(make.NODE) if method == "PATCH" else None
     )
     assert (await down.do(make.release())).status is FAILED

@@ -94,7 +94,7 @@ async def test_garbage_from_the_api_server_is_an_outcome_and_no_crash(hands, mak
 
 
 async def test_a_fault_of_our_own_is_an_outcome_and_no_crash(hands, make):
-    def broken(method, path):
+    def broken(_method, _path):
         raise ZeroDivisionError("a\nlong story")
 
     hands.api.before = broken
