@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 from remediator.clock import Clock
 from remediator.kube.transport import Transport
 from remediator.sim.api_faults import ApiFaults
 from remediator.sim.apiserver import ApiServer
 from remediator.sim.bmc import Bmc, BmcService, MemoryHttpClient
+from remediator.sim.bmc_server import BmcServer
 from remediator.sim.cluster_objects import ObjectBuilder
 from remediator.sim.cluster_spec import ClusterSpec, VmSpec
 from remediator.sim.controllers.control_plane import ControlPlane
 from remediator.sim.faults import Faults
 from remediator.sim.hosts.fleet import Fleet
 from remediator.sim.hosts.host import Host
+from remediator.sim.http_server import Closer, serve, write_kubeconfig
 from remediator.sim.ledger import Ledger
 from remediator.sim.memory_transport import MemoryTransport
 from remediator.sim.resources import NODES, Registry
@@ -25,6 +29,14 @@ from remediator.sim.store import Store
 
 # Run strategies whose VM runs when the cluster starts; Halted ones are off.
 _RUNNING_STRATEGIES = frozenset({"Always", "RerunOnFailure", "Manual", "Once"})
+
+
+class HttpFaces(NamedTuple):
+    """Where a cluster's sockets are: base URLs, and a kubeconfig for the API."""
+
+    api_url: str
+    bmc_url: str
+    kubeconfig: Path
 
 
 class SimCluster:
@@ -49,6 +61,7 @@ class SimCluster:
             faults=self.api_faults,
             settings=self.spec.controllers,
         )
+        self.control_plane.serve(self.server)
         self.ledger = Ledger(clock.now)
         self.storage = SharedStorage(self.spec.storage)
         self.fleet = Fleet(
@@ -74,6 +87,8 @@ class SimCluster:
         )
         self.vms: dict[str, VmSpec] = {vm.key: vm for vm in self.spec.vm_specs()}
         self._latency_rng = random.Random(f"latency/{seed}")
+        self._close_api: Closer | None = None
+        self._bmc_server: BmcServer | None = None
 
     @property
     def hosts(self) -> dict[str, Host]:
@@ -118,6 +133,10 @@ class SimCluster:
         finally:
             self.control_plane.stop()
             self.server.close()
+            if self._close_api is not None:
+                await self._close_api()
+            if self._bmc_server is not None:
+                await self._bmc_server.stop()
 
     def memory_transport(self, client_name: str) -> Transport:
         """Return a way to the API server without sockets, under a client's name."""
@@ -129,6 +148,17 @@ class SimCluster:
     def memory_http(self) -> MemoryHttpClient:
         """Return a way to the BMCs without sockets."""
         return MemoryHttpClient(self.bmc_service)
+
+    async def http(self, kubeconfig: Path, *, token: str | None = None) -> HttpFaces:
+        """Serve the API and the BMCs on loopback sockets and write a kubeconfig; once.
+
+        Raises OSError.
+        """
+        assert self._close_api is None, "the cluster is served already"
+        api_url, self._close_api = await serve(self.server, token=token)
+        write_kubeconfig(kubeconfig, api_url, token)
+        self._bmc_server = BmcServer(self.bmc_service)
+        return HttpFaces(api_url, await self._bmc_server.start(), kubeconfig)
 
     def bmc_url(self, node: str, base: str = "http://bmc.sim") -> str:
         """Return the URL of a node's ComputerSystem; ``base`` is a BmcServer's URL over sockets."""

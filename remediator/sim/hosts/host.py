@@ -156,11 +156,11 @@ class Host:
         self.boots += 1
         if not warm:
             self.boot_id = _new_boot_id(self.rng)
-        self.kubelet.start(warm=warm)
-        if warm:
+        if warm:  # virt-handler first: it tells which launchers have a domain
             self.handler.start(self.fleet.vmis_on(self.name), warm=True)
         else:
             self._later(self.settings.handler_start_s, self._start_handler)
+        self.kubelet.start(warm=warm)
 
     def _start_handler(self) -> None:
         self.handler.start(self.fleet.vmis_on(self.name) if self.network else {}, warm=False)

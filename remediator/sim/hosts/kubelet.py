@@ -65,18 +65,18 @@ class Kubelet(HostProcess):
         self._registered = False
         self._caught_up = False
         self._report.clear()
-        self.spawn(self._run(warm=warm))
-
-    async def _run(self, *, warm: bool) -> None:
-        settings = self.host.settings
         if warm:
             self._reported_at = asyncio.get_running_loop().time()
+            self._begin(warm=True)
         else:
-            await self._register()
+            self.spawn(self._register())
+
+    def _begin(self, *, warm: bool) -> None:
+        """Run the pods and keep lease and status fresh; the node is registered."""
         self._registered = True
         self.host.kubelet_ready(warm=warm)
         self.spawn(self._keep_status())
-        await self._keep_lease(settings.lease_period_s if warm else 0.0)
+        self.spawn(self._keep_lease(self.host.settings.lease_period_s if warm else 0.0))
 
     def kill(self) -> None:
         """End it with its host."""
@@ -148,7 +148,7 @@ class Kubelet(HostProcess):
         self._report.set()
 
     async def _register(self) -> None:
-        """Create the Node, or find it, and report its status; try until it is done."""
+        """Create the Node, or find it, and report its status; try until it is done; then begin."""
         while True:
             try:
                 try:
@@ -160,6 +160,7 @@ class Kubelet(HostProcess):
             except (TransportError, RefusedError):
                 await self.sleep(self.rng.uniform(*self.host.settings.retry_s))
             else:
+                self._begin(warm=False)
                 return
 
     async def _keep_status(self) -> None:

@@ -6,6 +6,7 @@ says completed, the target takes the VMI over by writing its own name into it (l
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from remediator.sim.hosts.launcher import Launcher
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from remediator.sim.hosts.virt_handler import VirtHandler
 
 _TARGET_DOWN = "Target pod is down"
+_ABORTED = "Live migration aborted"
 
 
 class Migrations:
@@ -64,6 +66,8 @@ class Migrations:
         handler.report(launcher.vmi_uid)
 
     def _as_source(self, vmi: Obj, launcher: Launcher, uid: str, state: Obj) -> None:
+        if state.get("abortRequested") and uid not in self._copied:
+            self._broken[uid] = _ABORTED
         if uid in self._copied or uid in self._broken:
             self._handler.report(launcher.vmi_uid)
         elif (
@@ -78,12 +82,17 @@ class Migrations:
     async def _copy(self, vmi: Obj, launcher: Launcher, uid: str, target: str) -> None:
         """Copy memory to the target host, then switch over in one instant."""
         handler = self._handler
-        await handler.sleep(handler.rng.uniform(*handler.host.settings.migration_copy_s))
-        source = launcher.running_domain
-        if source is None:
-            return
         other = handler.host.fleet.hosts.get(target)
         there = None if other is None else other.launchers.get(launcher.vmi_uid)
+        try:
+            await handler.sleep(handler.rng.uniform(*handler.host.settings.migration_copy_s))
+        except asyncio.CancelledError:  # this host died: the target's incoming qemu ends
+            if there is not None and there.domain is None:
+                there.exit()
+            raise
+        source = launcher.running_domain
+        if source is None or uid in self._broken:
+            return
         if (
             other is None
             or there is None
