@@ -255,17 +255,19 @@ class Kubelet(HostProcess):
             else:
                 worker.lost()
         if "deletionTimestamp" in meta:
-            worker.end(float(meta.get("deletionGracePeriodSeconds") or 0))
+            grace_s = float(meta.get("deletionGracePeriodSeconds") or 0)
+            worker.end(max(self.host.settings.grace_min_s, grace_s))
 
     def pod_gone(self, pod: Obj, *, missed: bool) -> None:
         """Kill the containers of a pod whose object vanished.
 
-        Seen live, a deletion without grace kills after 1 s; found missing later, the kubelet knows
-        no deletion grace and takes the pod's own (k8s calculateEffectiveGracePeriod, lab 2).
+        Seen live, a deletion without grace kills after the least grace; found missing later, the
+        kubelet knows no deletion grace and takes the pod's own (k8s calculateEffectiveGracePeriod,
+        lab section 2).
         """
         worker = self.workers.get(pod["metadata"]["uid"])
         if worker is not None:
-            grace_s = self.host.settings.pod_vanished_grace_s
+            grace_s = self.host.settings.grace_min_s
             if missed:
                 grace_s = float(pod["spec"].get("terminationGracePeriodSeconds", 30))
             worker.vanished(grace_s)

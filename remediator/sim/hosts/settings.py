@@ -41,8 +41,8 @@ class HostSettings:
     """lab section 10: from bound and attached to containers running."""
     container_exit_s: float = 0.3
     """From the end of the main process to the kubelet's report (PLEG event, then status)."""
-    pod_vanished_grace_s: float = 1.0
-    """lab section 2: a pod force-deleted under a connected kubelet is killed with 1 s grace."""
+    grace_min_s: float = 1.0
+    """k8s kubelet, lab section 2: also a pod deleted with grace 0 is killed with 1 s grace."""
     domain_start_s: Range = (0.8, 1.2)
     """lab section 10: from a Scheduled VMI to a running domain."""
     guest_shutdown_s: Range = (4.0, 6.0)
