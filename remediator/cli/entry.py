@@ -67,9 +67,14 @@ def cli() -> None:
 
 def run_cli(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; nothing but the exit code escapes."""
+    # Not cli.main: it prints an empty line on Ctrl-C and ends a broken pipe with 1.
     try:
-        result = cli.main(args=arguments, prog_name="remediator", standalone_mode=False)
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        with cli.make_context("remediator", given) as context:
+            result = cli.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        return done.exit_code
     except click.UsageError as error:
         error.show()
         return ExitCode.USAGE
@@ -98,8 +103,8 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-def log_to_stderr(level: str = "warning") -> None:
-    """Keep log lines out of a command's output."""
+def log_to_stderr() -> None:
+    """Keep log lines out of a command's output; its own errors already say what is wrong."""
     from remediator import logs  # noqa: PLC0415 - structlog costs 30 ms that --help need not pay
 
-    logs.configure(level="debug" if level == "debug" else "warning", stream=sys.stderr)
+    logs.configure(level="error", stream=sys.stderr)

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import pytest
+
+from remediator.config import ConfigError, Settings, effective, load
+from remediator.fence_settings import RedfishDevice
+
+HOME = {"HOME": "/home/op"}
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        path = tmp_path / "remediator.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def faults(path=None, env=None, **flags):
+    with pytest.raises(ConfigError) as caught:
+        load(path, environ={**HOME, **(env or {})}, flags=flags)
+    return str(caught.value).splitlines()
+
+
+def test_without_anything_it_observes_from_loopback_with_the_shipped_policies():
+    settings = load(environ=HOME)
+    assert settings.mode == "observe"
+    assert settings.http.host == "127.0.0.1"
+    assert settings.identity
+    assert settings.policies.endswith("/policies")
+    assert settings.journal.path == "/home/op/.local/state/remediator/journal.sqlite"
+    assert settings.nats.embedded_dir == "/home/op/.local/state/remediator/nats"
+
+
+def test_later_sources_win_key_by_key(file):
+    path = file("mode: enforce\nhttp: {host: 0.0.0.0, port: 1}\nkube: {namespace: a}\n")
+    env = {**HOME, "REMEDIATOR_HTTP__PORT": "2", "REMEDIATOR_KUBE__NAMESPACE": "b"}
+    settings = load(path, environ=env, flags={"kube.namespace": "c", "mode": None})
+    assert settings.mode == "enforce"
+    assert (settings.http.host, settings.http.port) == ("0.0.0.0", 2)
+    assert settings.kube.namespace == "c"
+
+
+def test_durations_are_words_or_seconds(file):
+    path = file("engine: {detection: {lease_silent_after_s: 1m, power_fresh_s: 7.5}}")
+    env = {**HOME, "REMEDIATOR_ELECTION__LEASE_DURATION_S": "1m"}
+    settings = load(path, environ=env)
+    assert settings.engine.detection.lease_silent_after_s == 60.0
+    assert settings.engine.detection.power_fresh_s == 7.5
+    assert settings.election.lease_duration_s == 60.0
+
+
+def test_fence_devices_are_read_whole(file):
+    path = file(
+        "fence:\n  devices:\n    - name: racks\n      nodes: ['n*']\n"
+        "      endpoint: https://bmc-{node}\n      username: op\n      password_file: /run/pw\n"
+        "      timeout_s: 3s\n"
+    )
+    (device,) = load(path, environ=HOME).fence.devices
+    assert isinstance(device, RedfishDevice)
+    assert (device.nodes, device.timeout_s) == (("n*",), 3.0)
+
+
+def test_every_fault_of_a_file_is_told_at_once_with_its_place(file):
+    path = file(
+        "mode: enforec\n"
+        "htttp: {}\n"
+        "http:\n"
+        "  port: eighty\n"
+        "engine:\n"
+        "  detection: {lease_silent_after_s: soon}\n"
+        "  budgets:\n"
+        "    max_fences_at_once: 2.5\n"
+        "fence:\n"
+        "  devices:\n"
+        "    - {name: a, type: ipmi}\n"
+        "    - {name: b, endpoint: https://x, username: u}\n"
+    )
+    assert faults(path) == [
+        f"{path}:1:1: mode: 'enforec' is not one of observe, enforce",
+        f"{path}:2:1: htttp: unknown key; did you mean 'http'?",
+        f"{path}:4:3: http.port: expected int, found text 'eighty'",
+        (
+            f"{path}:6:15: engine.detection.lease_silent_after_s: 'soon' is not a duration; write 90s,"
+            " 5m, 1h30m or a number of seconds"
+        ),
+        f"{path}:8:5: engine.budgets.max_fences_at_once: expected int, found 2.5",
+        f"{path}:11:17: fence.devices[0].type: 'ipmi' is not one of redfish",
+        f"{path}:12:7: fence.devices[1]: key 'password_file' is missing",
+    ]
+
+
+def test_faults_of_the_environment_name_the_variable():
+    assert faults(
+        env={
+            "REMEDIATOR_HTTP__PROT": "1",
+            "REMEDIATOR_HTTP__PORT": "many",
+            "REMEDIATOR_MOD": "enforce",
+            "REMEDIATOR_NATS__REPLICAS": "[1",
+        }
+    ) == [
+        "REMEDIATOR_HTTP__PORT: http.port: expected int, found text 'many'",
+        "REMEDIATOR_HTTP__PROT: http.prot: unknown key in http; did you mean 'port'?",
+        "REMEDIATOR_MOD: mod: unknown key; did you mean 'mode'?",
+        (
+            "REMEDIATOR_NATS__REPLICAS: nats.replicas: while parsing a flow sequence: expected ',' or"
+            " ']', but got '<stream end>'"
+        ),
+    ]
+
+
+def test_a_flag_s_fault_names_the_key():
+    assert faults(mode="dry") == ["flag for mode: mode: 'dry' is not one of observe, enforce"]
+
+
+def test_what_kubernetes_injects_for_a_service_of_our_name_is_ignored():
+    env = {
+        "REMEDIATOR_SERVICE_HOST": "10.0.0.1",
+        "REMEDIATOR_SERVICE_PORT": "8080",
+        "REMEDIATOR_SERVICE_PORT_HTTP": "8080",
+        "REMEDIATOR_PORT": "tcp://10.0.0.1:8080",
+        "REMEDIATOR_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+        "REMEDIATOR_PORT_8080_TCP_PROTO": "tcp",
+        "REMEDIATOR_NATS_SERVICE_HOST": "10.0.0.2",
+        "REMEDIATOR_NATS_PORT_4222_TCP_ADDR": "10.0.0.2",
+        "REMEDIATOR_CONFIG": "/etc/remediator.yaml",
+        "REMEDIATOR_HTTP__PORT": "9",  # ours, although it ends like one of theirs
+    }
+    assert load(environ={**HOME, **env}).http.port == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("election: {renew_deadline_s: 20s}", "election: retry_period_s < renew_deadline_s"),
+        ("http: {port: 70000}", "http.port: 70000 is not between 0 and 65535"),
+        ("engine: {budgets: {max_unhealthy_zone_share: 51}}", "51 is not a share"),
+        ("engine: {budgets: {max_fences_at_once: 0}}", "0 is too few; at least 1"),
+        ("engine: {steps: {retry_after_s: -1}}", "-1 is not a duration"),
+        ("nats: {url: 'http://x'}", "nats.url: 'http://x' must begin with nats:// or tls://"),
+        ("nats: {replicas: 2}", "nats.replicas must be 1, 3 or 5"),
+        ("nats: {url: 'nats://x', token_file: /nonexistent}", "nats.token_file: cannot read"),
+        ("- a", "must hold keys and values"),
+        ("mode: [", ":1:8:"),
+        ("http: 5", "http: expected keys and values, found 5"),
+        ("mode: enforce\nmode: observe", ":2:1: key 'mode' stands twice; first in line 1"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(file, text, says):
+    (fault,) = faults(file(text))
+    assert says in fault
+
+
+def test_two_fence_devices_of_one_name_are_refused(file):
+    device = "{name: a, endpoint: https://x, username: u, password_file: p}"
+    (fault,) = faults(file(f"fence: {{devices: [{device}, {device}]}}"))
+    assert "fence.devices[1].name: the name 'a' is used twice" in fault
+
+
+def test_a_section_with_nothing_below_it_means_its_defaults(file):
+    assert load(file("http:\nlog:\n"), environ=HOME) == load(environ=HOME)
+
+
+def test_printing_shows_no_password_of_a_url():
+    env = {**HOME, "REMEDIATOR_NATS__URL": "nats://op:hunter2@bus:4222"}
+    shown = effective(load(environ=env))
+    assert "hunter2" not in str(shown)
+    assert "bus:4222" in str(shown)
+
+
+def test_what_is_printed_can_be_loaded_again(file):
+    import yaml  # noqa: PLC0415
+
+    first = load(environ=HOME)
+    assert load(file(yaml.safe_dump(effective(first))), environ={}) == first
+
+
+def test_the_defaults_in_the_tree_are_the_safe_ones():
+    assert Settings().mode == "observe"
+    assert Settings().engine.budgets.max_fences_at_once <= 2

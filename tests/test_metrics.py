@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from remediator.engine.chain import Decision, DecisionKind, GuardRow
+from remediator.engine.model import Outcome, OutcomeStatus, Verdict, node_subject
+from remediator.metrics import GUARD_LIMIT, Metrics
+
+
+@pytest.fixture
+def metrics():
+    return Metrics(CollectorRegistry())
+
+
+def value(metrics, name, **labels):
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def decision(**fields):
+    return Decision(
+        seq=5, prev="", at=0.0, leader="a", epoch=1, subject=node_subject("n1"), why="", **fields
+    )
+
+
+def test_names_follow_the_conventions(metrics):
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        assert re.fullmatch(r"remediator_[a-z_]+", family.name), family.name
+        assert family.documentation.endswith("."), family.name
+        if family.type == "histogram":
+            assert family.name.endswith("_seconds")
+
+
+def test_a_verdict_counts_once_where_it_changes(metrics):
+    metrics.decision(decision(kind=DecisionKind.VERDICT, verdict=Verdict.DEAD))
+    metrics.decision(decision(kind=DecisionKind.PLANNED, verdict=Verdict.DEAD))
+    assert value(metrics, "remediator_verdict_changes_total", verdict="Dead") == 1
+    assert value(metrics, "remediator_decisions_total", kind="planned") == 1
+    assert value(metrics, "remediator_journal_head_seq") == 5
+
+
+def test_an_outcome_counts_by_what_was_done(metrics):
+    outcome = Outcome(
+        action_id="inc-1/force-stop/shop/db/1",
+        status=OutcomeStatus.FAILED,
+        detail="",
+        started_at=1.0,
+        finished_at=3.0,
+    )
+    metrics.decision(decision(kind=DecisionKind.FINISHED, outcome=outcome))
+    name = "remediator_actions_total"
+    assert value(metrics, name, action="force-stop", outcome="failed") == 1
+    assert value(metrics, "remediator_action_duration_seconds_sum", action="force-stop") == 2.0
+
+
+def test_guard_names_cannot_grow_without_bound(metrics):
+    for number in range(GUARD_LIMIT + 20):
+        guard = GuardRow(guard=f"guard-{number}", answer="refuse", why="")
+        metrics.decision(decision(kind=DecisionKind.REFUSED, guards=(guard,)))
+    zone = GuardRow(guard="guard-1: zone z7", answer="wait", why="")
+    metrics.decision(decision(kind=DecisionKind.REFUSED, guards=(zone,)))
+    assert value(metrics, "remediator_refusals_total", guard="other") == 20
+    assert value(metrics, "remediator_refusals_total", guard="guard-1") == 2
+
+
+def test_incidents_that_ended_go_back_to_zero(metrics):
+    metrics.incidents({"fencing": 2})
+    metrics.incidents({"held": 1})
+    assert value(metrics, "remediator_incidents", state="fencing") == 0
+    assert value(metrics, "remediator_incidents", state="held") == 1
+
+
+def test_every_plane_has_its_signals_from_the_start(metrics):
+    metrics.signal("lease", "up")
+    assert value(metrics, "remediator_signals_total", plane="lease", reading="up") == 1
+    assert value(metrics, "remediator_signals_total", plane="power", reading="down") == 0
