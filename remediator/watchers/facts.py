@@ -46,7 +46,7 @@ class FactsSink(Generic[T]):
 
     def again(self, obj: T) -> None:
         """Offer a known object once more."""
-        self._outlet.facts(self._narrow(obj), obj.resource_version, again=True)
+        self._outlet.facts(self._narrow(obj), obj.resource_version)
 
 
 class NodeClaimSink:
@@ -86,7 +86,7 @@ class NodeClaimSink:
     def again(self, obj: Lease) -> None:
         """Offer a known claim once more."""
         if _is_node_claim(obj):
-            self._outlet.facts(self._facts(obj), obj.resource_version, again=True)
+            self._outlet.facts(self._facts(obj), obj.resource_version)
 
     def _facts(self, obj: Lease) -> NodeLeaseFacts:
         return NodeLeaseFacts(

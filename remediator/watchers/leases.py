@@ -68,7 +68,7 @@ class LeaseSink:
     def again(self, obj: Lease) -> None:
         """Offer a known lease once more, as found: who begins to listen does not know its age."""
         if not is_canary(obj.name) and _renew_time(obj):
-            self._beat(obj, self._clock.now(), first=True, again=True)
+            self._beat(obj, self._clock.now(), first=True)
 
     def close(self) -> None:
         """Publish nothing more."""
@@ -82,7 +82,7 @@ class LeaseSink:
             # Everything that was written before the canary has been delivered before it.
             self._outlet.progress(WATCH, written_at)
 
-    def _beat(self, obj: Lease, at: float, *, first: bool, again: bool = False) -> None:
+    def _beat(self, obj: Lease, at: float, *, first: bool) -> None:
         if not self._outlet.is_open:
             return
         signal = Signal(
@@ -93,7 +93,7 @@ class LeaseSink:
             at=at,
             first=first,
         )
-        self._outlet.beat(signal, f"lease:{obj.uid}:{obj.resource_version}", again=again)
+        self._outlet.beat(signal, f"lease:{obj.uid}:{obj.resource_version}")
 
 
 def _renew_time(lease: Lease) -> str:

@@ -59,21 +59,21 @@ class NodeSink:
     def again(self, obj: Node) -> None:
         """Offer a known node once more; its heartbeat as found, of unknown age."""
         self._facts.again(obj)
-        self._kubelet(obj, first=True, again=True)
-        self._handler(obj, first=True, again=True)
+        self._kubelet(obj, first=True)
+        self._handler(obj, first=True)
 
     def close(self) -> None:
         """Publish nothing more."""
         self._mark.close()
 
-    def _kubelet(self, obj: Node, *, first: bool, again: bool = False) -> None:
+    def _kubelet(self, obj: Node, *, first: bool) -> None:
         status, detail = _ready(obj)
         reading = {"True": Reading.UP, "False": Reading.DOWN}.get(status, Reading.UNKNOWN)
         signal = self._signal(obj, Plane.KUBELET, reading, detail, first=first)
         message_id = f"kubelet:{obj.uid}:{obj.resource_version}"
-        self._outlet.signal(signal, message_id, again=again)
+        self._outlet.signal(signal, message_id)
 
-    def _handler(self, obj: Node, *, first: bool, again: bool = False) -> None:
+    def _handler(self, obj: Node, *, first: bool) -> None:
         beat = obj.annotations.get(HEARTBEAT)
         if beat is None:
             return  # virt-handler never ran here, or its annotation was removed: that is no beat
@@ -83,7 +83,7 @@ class NodeSink:
         else:
             reading, detail = Reading.UNKNOWN, f"the heartbeat is no time: {beat[:64]!r}"
         signal = self._signal(obj, Plane.HANDLER, reading, detail, first=first)
-        self._outlet.beat(signal, f"handler:{obj.uid}:{obj.resource_version}", again=again)
+        self._outlet.beat(signal, f"handler:{obj.uid}:{obj.resource_version}")
 
     def _signal(
         self, obj: Node, plane: Plane, reading: Reading, detail: str, *, first: bool

@@ -30,9 +30,9 @@ PROGRESS_PERIOD_S: Final = 1.0  # at most one progress mark per watch in this ti
 class Outlet:
     """Encodes events and offers them to the publisher while ``is_open``.
 
-    A message id names the object's version, so that the same observation offered twice is stored
-    once. What is offered again on purpose carries the ``edition`` too: streams kept in memory may
-    have lost the first one while the deduplication window has not.
+    A message id names the object's version and the ``edition``, so that a repeat by the publisher is
+    stored once. Without the edition a new leader's observations would be taken for those that the
+    leader before it published (the deduplication window is two minutes), and never reach its engine.
     """
 
     def __init__(self, publisher: EventPublisher, rng: random.Random) -> None:
@@ -45,12 +45,12 @@ class Outlet:
         """Begin a new edition: everything is going to be offered again."""
         self.edition = self._new_edition()
 
-    def facts(self, facts: Facts, version: str, *, again: bool = False) -> None:
+    def facts(self, facts: Facts, version: str) -> None:
         """Send an object's facts; ``version`` is its resourceVersion."""
         kind = type(facts).__struct_config__.tag
         subject = _subject(str(kind), facts)
         if subject is not None:
-            self._send(subject, ObjectSeen(facts=facts), f"{facts.uid}:{version}", again=again)
+            self._send(subject, ObjectSeen(facts=facts), f"{facts.uid}:{version}")
 
     def gone(self, kind: FactKind, facts: Facts) -> None:
         """Send that an object is gone."""
@@ -64,33 +64,29 @@ class Outlet:
     def synced(self, kind: FactKind) -> None:
         """Send that every object of a kind has been reported."""
         subject = subjects.inventory_synced(kind.value)
-        self._send(subject, InventorySynced(kind=kind), f"synced:{kind.value}", again=True)
+        self._send(subject, InventorySynced(kind=kind), f"synced:{kind.value}")
 
-    def beat(self, signal: Signal, message_id: str, *, again: bool = False) -> None:
+    def beat(self, signal: Signal, message_id: str) -> None:
         """Send a repeated proof of life."""
         name = signal.subject.name
         subject = subjects.heartbeat(signal.plane.value, signal.subject.kind, name)
-        self._send(subject, SignalSeen(signal=signal), message_id, again=again)
+        self._send(subject, SignalSeen(signal=signal), message_id)
 
-    def signal(self, signal: Signal, message_id: str, *, again: bool = False) -> None:
+    def signal(self, signal: Signal, message_id: str) -> None:
         """Send a change of state."""
         name = signal.subject.name
         subject = subjects.signal(signal.plane.value, signal.subject.kind, name)
-        self._send(subject, SignalSeen(signal=signal), message_id, again=again)
+        self._send(subject, SignalSeen(signal=signal), message_id)
 
     def progress(self, watch: str, at: float) -> None:
         """Send that a watch proved progress at ``at``."""
         event = WatchProgressed(watch=watch, at=at)
-        self._send(subjects.watch_progress(watch), event, f"progress:{watch}:{at:.6f}", again=True)
+        self._send(subjects.watch_progress(watch), event, f"progress:{watch}:{at:.6f}")
 
-    def _send(
-        self, subject: str, event: WireEvent, message_id: str, *, again: bool = False
-    ) -> None:
-        if not self.is_open:
-            return
-        if again:
+    def _send(self, subject: str, event: WireEvent, message_id: str) -> None:
+        if self.is_open:
             message_id = f"{message_id}:{self.edition}"
-        self._publisher.offer(subject, encoder.encode(event), message_id=message_id)
+            self._publisher.offer(subject, encoder.encode(event), message_id=message_id)
 
     def _new_edition(self) -> str:
         return f"{self._rng.getrandbits(48):012x}"
