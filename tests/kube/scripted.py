@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 
 from remediator.kube.transport import Query, Response, TransportError
+from remediator.sim import virtual_time
 
 
 @dataclass
@@ -66,7 +68,9 @@ def status(code: int, reason: str, message: str = "no", **headers: str) -> Respo
 
 
 def node(name: str, version: int | str, uid: str = "") -> dict[str, Any]:
-    return {"metadata": {"name": name, "uid": uid or f"uid-{name}", "resourceVersion": str(version)}}
+    return {
+        "metadata": {"name": name, "uid": uid or f"uid-{name}", "resourceVersion": str(version)}
+    }
 
 
 def page(*items: dict[str, Any], version: int | str, token: str = "") -> Response:
@@ -134,7 +138,9 @@ class ScriptedTransport:
     async def stream(
         self, path: str, *, query: Query = (), connect_timeout_s: float
     ) -> AsyncIterator[ScriptedStream]:
-        said = await self._ask(Call("WATCH", path, dict(query), None, None, _now()), connect_timeout_s)
+        said = await self._ask(
+            Call("WATCH", path, dict(query), None, None, _now()), connect_timeout_s
+        )
         self.open_streams += 1
         try:
             yield ScriptedStream(said)
@@ -172,3 +178,13 @@ class ScriptedStream:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def on_virtual_time(test: Callable[..., Any]) -> Callable[..., None]:
+    """Run an async test on the virtual-time loop: hours of patience take milliseconds."""
+
+    @functools.wraps(test)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        virtual_time.run(test(*args, **kwargs))
+
+    return wrapper
