@@ -51,9 +51,10 @@ class AttachDetach:
         # Pods that want a volume, by volume: pod key to node.
         self._wanted: dict[str, dict[Key, str]] = {}
         self._volumes_of_pod: dict[Key, list[str]] = {}
-        # What this controller believes attached: volume to nodes, and the other way round.
-        self._attached: dict[str, set[str]] = {}
-        self._volumes_on: dict[str, set[str]] = {}
+        # What this controller believes attached: volume to nodes, and the other way round. Dicts,
+        # as a set's order would differ from run to run.
+        self._attached: dict[str, dict[str, None]] = {}
+        self._volumes_on: dict[str, dict[str, None]] = {}
         self._detach_asked_at: dict[Attachment, float] = {}
         self._queue = env.queue("attach-detach", self._reconcile)
         self._verify = Ticker(env, env.settings.attach_verify_period_s, self._verify_attached)
@@ -95,12 +96,12 @@ class AttachDetach:
         self._queue.close()
 
     def _remember(self, volume: str, node: str) -> None:
-        self._attached.setdefault(volume, set()).add(node)
-        self._volumes_on.setdefault(node, set()).add(volume)
+        self._attached.setdefault(volume, {})[node] = None
+        self._volumes_on.setdefault(node, {})[volume] = None
 
     def _drop(self, volume: str, node: str) -> None:
-        self._attached.get(volume, set()).discard(node)
-        self._volumes_on.get(node, set()).discard(volume)
+        self._attached.get(volume, {}).pop(node, None)
+        self._volumes_on.get(node, {}).pop(volume, None)
         self._detach_asked_at.pop((volume, node), None)
 
     def _node_changed(self, kind: str, node: Obj, old: Obj | None) -> None:

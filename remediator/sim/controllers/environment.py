@@ -7,13 +7,17 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
+import structlog
+
 from remediator.clock import Clock
 from remediator.sim.controllers.events import EventRecorder
-from remediator.sim.controllers.metadata import Obj
 from remediator.sim.controllers.settings import ControlPlaneSettings, Range
 from remediator.sim.controllers.work_queue import ApiGate, Key, WorkQueue
+from remediator.sim.problems import Problem
 from remediator.sim.store import Store
 from remediator.sim.timestamps import rfc3339
+
+log = structlog.get_logger(__name__)
 
 
 class Controller(Protocol):
@@ -102,12 +106,14 @@ class Ticker:
     def _run(self) -> None:
         self._timer = self._env.loop.call_later(self._period_s, self._run)
         # A blocked tick is not made up for: the next one comes in its time.
-        if not self._env.gate.blocks(self, _nothing):
+        if self._env.gate.blocks(self, _nothing):
+            return
+        try:
             self._tick()
+        except Problem as problem:
+            # What the API server refused now is tried again at the next tick.
+            log.debug("tick_failed", tick=self._tick.__qualname__, error=str(problem))
 
 
 def _nothing() -> None:
     """Resume nothing."""
-
-
-__all__ = ["Controller", "Environment", "Obj", "Ticker"]

@@ -65,7 +65,7 @@ class MigrationController:
             "migration", self._reconcile, latency_s=env.settings.migration_latency_s
         )
         self._ends: list[Callable[[], None]] = []
-        self._active: dict[Key, set[Key]] = {}  # migrations that have not ended, by VMI
+        self._active: dict[Key, dict[Key, None]] = {}  # migrations that have not ended, by VMI
 
     def start(self) -> None:
         """Subscribe to migrations, VMIs and pods."""
@@ -93,11 +93,11 @@ class MigrationController:
         key = key_of(migration)
         vmi = (key[0], migration["spec"]["vmiName"])
         if kind == "DELETED" or phase_of(migration) in FINAL_MIGRATION_PHASES:
-            self._active.get(vmi, set()).discard(key)
+            self._active.get(vmi, {}).pop(key, None)
             if not self._active.get(vmi):
                 self._active.pop(vmi, None)
         else:
-            self._active.setdefault(vmi, set()).add(key)
+            self._active.setdefault(vmi, {})[key] = None
         if kind != "DELETED":
             self._queue.add(key)
 

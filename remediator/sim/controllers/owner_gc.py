@@ -46,8 +46,8 @@ class OwnerGarbageCollector:
     def __init__(self, env: Environment) -> None:
         self._env = env
         self._uids: set[str] = set()
-        # Owner UID to its dependents.
-        self._dependents: dict[str, set[tuple[ResourceType, Key]]] = {}
+        # Owner UID to its dependents; dicts, as a set's order would differ from run to run.
+        self._dependents: dict[str, dict[tuple[ResourceType, Key], None]] = {}
         self._queues: dict[ResourceType, WorkQueue] = {
             res: env.queue(f"owner-gc-{res.plural}", self._reconciler(res)) for res in _KINDS
         }
@@ -92,7 +92,7 @@ class OwnerGarbageCollector:
         if old is not None and (held := _owner_uids(old)) != owners:
             self._unlink(res, key, held)
         for owner in owners:
-            self._dependents.setdefault(owner, set()).add((res, key))
+            self._dependents.setdefault(owner, {})[res, key] = None
         if owners and (old is None or not owners <= self._uids):
             self._queues[res].add(key)
         if is_deleting(obj) and _is_ours(obj):
@@ -103,7 +103,7 @@ class OwnerGarbageCollector:
             dependents = self._dependents.get(owner)
             if dependents is None:
                 continue
-            dependents.discard((res, key))
+            dependents.pop((res, key), None)
             if not dependents:
                 del self._dependents[owner]
 

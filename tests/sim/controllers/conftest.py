@@ -7,10 +7,13 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from remediator.clock import Clock
+from remediator.kube.transport import Response
 from remediator.sim.api_faults import ApiFaults
+from remediator.sim.apiserver import ApiServer
 from remediator.sim.controllers import ControlPlane, ControlPlaneSettings
 from remediator.sim.resources import (
     EVENTS,
@@ -23,6 +26,7 @@ from remediator.sim.resources import (
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
     VOLUME_ATTACHMENTS,
+    Registry,
 )
 from remediator.sim.store import Store
 from remediator.sim.timestamps import rfc3339, rfc3339_micro
@@ -96,10 +100,8 @@ class FakeHost:
         if store.find(NODES, "", self.name) is None:
             return
         store.mutate(LEASES, "kube-node-lease", self.name, renew)
-        node = store.get(NODES, "", self.name)
         if self.cluster.ready(self.name) != "True":
             self._report()
-        del node
 
     async def _beats(self) -> None:
         while True:
@@ -149,8 +151,10 @@ class FakeHost:
     async def _run(self, pod: Obj) -> None:
         cluster = self.cluster
         uid = pod["metadata"]["uid"]
-        while not all(cluster.attached(v, self.name) for v in cluster.volumes_of(pod)):
-            await asyncio.sleep(0.2)
+        volumes = cluster.volumes_of(pod)
+        await cluster.until(
+            lambda: all(cluster.attached(volume, self.name) for volume in volumes), within_s=3600
+        )
         self.running[uid] = pod
         self._report_if_alive()
         await asyncio.sleep(cluster.rng.uniform(1.0, 2.0))
@@ -207,6 +211,8 @@ class Cluster:
             faults=self.faults,
             settings=settings,
         )
+        self.server = ApiServer(self.store, Registry(), faults=self.faults)
+        self.plane.serve(self.server)
         self.hosts: dict[str, FakeHost] = {}
         self.defects: list[dict[str, Any]] = []
         self.pods_seen: list[Obj] = []
@@ -214,7 +220,7 @@ class Cluster:
         self.loop.set_exception_handler(lambda _loop, context: self.defects.append(context))
         self.store.subscribe(PODS, self._note_pod)
 
-    def _note_pod(self, kind: str, pod: Obj, old: Obj | None) -> None:
+    def _note_pod(self, kind: str, pod: Obj, _old: Obj | None) -> None:
         if kind == "ADDED":
             self.pods_seen.append(pod)
 
@@ -353,6 +359,14 @@ class Cluster:
         self.store.mutate(VIRTUAL_MACHINE_INSTANCES, NS, vmi["metadata"]["name"], change)
 
     # What a test asks.
+
+    def ask(self, method: str, path: str, body: Obj | None = None) -> tuple[int, str]:
+        """Send a request; return its status, and the message of a refusal."""
+        headers = {"content-type": "application/json", "user-agent": "someone"}
+        answer = self.server.answer(method, path, (), headers, msgspec.json.encode(body or {}))
+        assert isinstance(answer, Response)
+        said = msgspec.json.decode(answer.body) if answer.body else {}
+        return answer.status, said.get("message", "")
 
     def vm(self, name: str) -> Obj:
         return self.store.get(VIRTUAL_MACHINES, NS, name)

@@ -1,4 +1,4 @@
-"""A node loses power: what Kubernetes and KubeVirt do about its VMs, and when (lab sections 0, 1)."""
+"""A node loses power: what Kubernetes and KubeVirt do about its VMs (lab sections 0 and 1)."""
 
 from __future__ import annotations
 
