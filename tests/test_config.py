@@ -83,8 +83,8 @@ def test_every_fault_of_a_file_is_told_at_once_with_its_place(file):
         f"{path}:2:1: htttp: unknown key; did you mean 'http'?",
         f"{path}:4:3: http.port: expected int, found text 'eighty'",
         (
-            f"{path}:6:15: engine.detection.lease_silent_after_s: 'soon' is not a duration; write 90s,"
-            " 5m, 1h30m or a number of seconds"
+            f"{path}:6:15: engine.detection.lease_silent_after_s: 'soon' is not a duration;"
+            " write 90s, 5m, 1h30m or a number of seconds"
         ),
         f"{path}:8:5: engine.budgets.max_fences_at_once: expected int, found 2.5",
         f"{path}:11:17: fence.devices[0].type: 'ipmi' is not one of redfish",
@@ -105,8 +105,8 @@ def test_faults_of_the_environment_name_the_variable():
         "REMEDIATOR_HTTP__PROT: http.prot: unknown key in http; did you mean 'port'?",
         "REMEDIATOR_MOD: mod: unknown key; did you mean 'mode'?",
         (
-            "REMEDIATOR_NATS__REPLICAS: nats.replicas: while parsing a flow sequence: expected ',' or"
-            " ']', but got '<stream end>'"
+            "REMEDIATOR_NATS__REPLICAS: nats.replicas: while parsing a flow sequence: expected ','"
+            " or ']', but got '<stream end>'"
         ),
     ]
 
