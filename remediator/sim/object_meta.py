@@ -120,9 +120,7 @@ def kept(res: ResourceType, metadata: Object, was: Object) -> Object:
             merged[field] = was[field]
         else:
             merged.pop(field, None)
-    for field in ("labels", "annotations", "finalizers", "ownerReferences"):
-        if field in merged and not merged[field]:
-            del merged[field]  # empty is absent
+    drop_empty(merged)
     if "deletionTimestamp" in was:
         added = set(merged.get("finalizers", ())) - set(was.get("finalizers", ()))
         if added:
@@ -132,6 +130,13 @@ def kept(res: ResourceType, metadata: Object, was: Object) -> Object:
             )
             raise invalid(res, was["name"], [("FieldValueForbidden", "metadata.finalizers", text)])
     return merged
+
+
+def drop_empty(metadata: Object) -> None:
+    """Take out the collections that are empty: for the server they are absent."""
+    for field in ("labels", "annotations", "finalizers", "ownerReferences"):
+        if field in metadata and not metadata[field]:
+            del metadata[field]
 
 
 def _set_propagation(metadata: Object, propagation: str) -> None:

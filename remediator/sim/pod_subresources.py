@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from remediator.sim.object_meta import check_preconditions
 from remediator.sim.problems import bad_request, conflict
 from remediator.sim.resources import PODS, ResourceType
 from remediator.sim.store import Store
@@ -44,6 +45,13 @@ def bind(call: SubresourceCall) -> tuple[int, Object | None]:
     if not node:
         raise bad_request('Binding "" is invalid: target.name: Required value')
     pod = call.store.get(PODS, call.namespace, call.name)
+    wanted = call.body.get("metadata") or {}
+    check_preconditions(
+        PODS,
+        pod,
+        uid=wanted.get("uid") or "",
+        version=wanted.get("resourceVersion") or "",
+    )
     why = ""
     if "deletionTimestamp" in pod["metadata"]:
         why = f"pod {call.name} is being deleted, cannot be assigned to a host"

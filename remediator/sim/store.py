@@ -170,6 +170,7 @@ class Store:
             raise already_exists(res, name, deleting=deleting)
         for field in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"):
             metadata.pop(field, None)
+        object_meta.drop_empty(metadata)
         metadata["uid"] = object_meta.new_uid(self.rng)
         metadata["creationTimestamp"] = rfc3339(self.now())
         metadata.pop("generation", None)
@@ -382,9 +383,7 @@ class Store:
         if deleting and not metadata.get("finalizers"):
             self._remove(table, old)
             return new
-        if res.generation and strategies.specification(res, new) != strategies.specification(
-            res, old.obj
-        ):
+        if strategies.counts_as_generation(res, new, old.obj, subresource):
             metadata["generation"] = was.get("generation", 0) + 1
         return self._commit(table, "MODIFIED", old.key, new, old)
 

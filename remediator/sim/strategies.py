@@ -43,17 +43,27 @@ def prepare_update(res: ResourceType, new: Object, old: Object, subresource: str
     """
     if subresource == "status":
         return _status_update(res, new, old)
+    if subresource == "binding":
+        return new
     if res.status_subresource:
         new.pop("status", None)
         if "status" in old:
             new["status"] = old["status"]
-    if subresource != "binding":
-        check(res, new, old)
+    check(res, new, old)
     return new
 
 
-def specification(res: ResourceType, obj: Object) -> Object:
-    """Return the part of an object whose changes ``metadata.generation`` counts."""
+def counts_as_generation(res: ResourceType, new: Object, old: Object, subresource: str) -> bool:
+    """Return whether this update raises ``metadata.generation``: the specification changed.
+
+    A binding does not count: it is written below the strategy (BindingREST).
+    """
+    if not res.generation or subresource in ("status", "binding"):
+        return False
+    return _specification(res, new) != _specification(res, old)
+
+
+def _specification(res: ResourceType, obj: Object) -> Object:
     status_counts = res.custom and not res.status_subresource
     return {
         key: value
