@@ -38,6 +38,10 @@ class Migrations:
             known.clear()
         self._broken.clear()
 
+    def moved_away(self, vmi: Obj) -> bool:
+        """Tell whether this host has handed the guest over and the VMI does not say so yet."""
+        return migration_of(vmi).get("migrationUid") in self._copied
+
     def concern(self, vmi: Obj, launcher: Launcher) -> bool:
         """Do this host's part; True when the VMI is not this host's to run (yet)."""
         state = migration_of(vmi)

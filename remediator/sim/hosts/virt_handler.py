@@ -26,6 +26,8 @@ from remediator.sim.timestamps import rfc3339
 if TYPE_CHECKING:
     from remediator.sim.hosts.host import Host
 
+# Somebody else wrote the VMI meanwhile: client-go's rate limiter begins at 5 ms and doubles.
+_CONFLICT_RETRY_S = 0.02
 _VMIS = "/apis/kubevirt.io/v1/namespaces/{}/virtualmachineinstances/{}"
 
 
@@ -201,7 +203,7 @@ class VirtHandler(HostProcess):
             return False
         domain = None if launcher is None else launcher.domain
         if domain is None:
-            return phase == "Running"
+            return phase == "Running" and not self.migrations.moved_away(vmi)
         if not domain.alive:
             return domain.end is not DomainEnd.MIGRATED
         connected = domain.up and domain.guest.agent
@@ -219,39 +221,39 @@ class VirtHandler(HostProcess):
         # Ends when the VMI is gone or final, or agrees with the host; each failed try waits.
         while True:
             self._dirty.discard(uid)
+            again_s = self.rng.uniform(*self.host.settings.retry_s)
             try:
-                done = await self._report_once(uid)
+                await self._report_once(uid)
             except RefusedError as error:
-                if error.status != 409 and not error.transient:
+                if error.status == 404:  # the VMI went meanwhile: nothing is left to tell
+                    self._reporting.discard(uid)
+                    return
+                if error.status == 409:
+                    again_s = _CONFLICT_RETRY_S
+                elif not error.transient:
                     raise
-                done = False
             except TransportError:
-                done = False
-            if not done:
-                await self.sleep(self.rng.uniform(*self.host.settings.retry_s))
-            elif uid not in self._dirty:
+                pass  # written again below: the truth is told as often as it takes
+            else:
+                if uid in self._dirty:
+                    continue
                 self._reporting.discard(uid)
                 return
+            await self.sleep(again_s)
 
-    async def _report_once(self, uid: str) -> bool:
+    async def _report_once(self, uid: str) -> None:
         seen = self.vmis.get(uid)
         if seen is None:
-            return True
+            return
         meta = seen["metadata"]
         path = _VMIS.format(meta["namespace"], meta["name"])
-        try:
-            vmi = decode_obj(await self.request("GET", path))
-        except RefusedError as error:
-            if error.status == 404:
-                return True
-            raise
+        vmi = decode_obj(await self.request("GET", path))
         if vmi["metadata"]["uid"] != uid or phase_of(vmi) in FINAL:
-            return True
+            return
         migratable = await self._disks_are_shared(vmi)
         changed = self._tell_truth(vmi, migratable=migratable)
         if changed:
             await self.request("PUT", path, vmi)
-        return True
 
     def _tell_truth(self, vmi: Obj, *, migratable: bool) -> bool:
         launcher = self.host.launchers.get(vmi["metadata"]["uid"])
