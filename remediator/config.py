@@ -20,6 +20,7 @@ from remediator.bus.settings import EMBEDDED, NatsConfigError, NatsSettings, che
 from remediator.config_sources import Layers, SourceProblem
 from remediator.engine.settings import EngineSettings
 from remediator.fence_settings import RedfishDevice
+from remediator.kube.election import ElectionSettings
 from remediator.policy import shipped_directory
 from remediator.typed_tree import Problem, convert
 
@@ -49,14 +50,11 @@ class KubeSettings(Section, frozen=True, kw_only=True):
     namespace: str = "remediator"  # where our own Lease lives
 
 
-class ElectionSettings(Section, frozen=True, kw_only=True):
-    """Who acts. The three durations are client-go's defaults for leader election."""
+class ElectionSection(Section, frozen=True, kw_only=True):
+    """Who acts: the holder of this Lease in ``kube.namespace``."""
 
-    enabled: bool = True
     lease_name: str = "remediator"
-    lease_duration_s: float = 15.0
-    renew_deadline_s: float = 10.0
-    retry_period_s: float = 2.0
+    timing: ElectionSettings = ElectionSettings()
 
 
 class FenceSettings(Section, frozen=True, kw_only=True):
@@ -100,7 +98,7 @@ class Settings(Section, frozen=True, kw_only=True):
     kube: KubeSettings = KubeSettings()
     nats: NatsSettings = NatsSettings()
     engine: EngineSettings = EngineSettings()
-    election: ElectionSettings = ElectionSettings()
+    election: ElectionSection = ElectionSection()
     fence: FenceSettings = FenceSettings()
     http: HttpSettings = HttpSettings()
     journal: JournalSettings = JournalSettings()
@@ -164,11 +162,6 @@ def effective(settings: Settings) -> dict[str, object]:
 def _check(settings: Settings) -> Iterator[Problem]:
     """Yield what types cannot say."""
     yield from _check_engine(settings.engine)
-    election = settings.election
-    if not election.retry_period_s < election.renew_deadline_s < election.lease_duration_s:
-        yield Problem(
-            ("election",), "retry_period_s < renew_deadline_s < lease_duration_s must hold"
-        )
     if not 0 <= settings.http.port <= 65535:
         yield Problem(("http", "port"), f"{settings.http.port} is not between 0 and 65535")
     names = [device.name for device in settings.fence.devices]

@@ -45,11 +45,11 @@ def test_later_sources_win_key_by_key(file):
 
 def test_durations_are_words_or_seconds(file):
     path = file("engine: {detection: {lease_silent_after_s: 1m, power_fresh_s: 7.5}}")
-    env = {**HOME, "REMEDIATOR_ELECTION__LEASE_DURATION_S": "1m"}
+    env = {**HOME, "REMEDIATOR_ELECTION__TIMING__LEASE_DURATION_S": "1m"}
     settings = load(path, environ=env)
     assert settings.engine.detection.lease_silent_after_s == 60.0
     assert settings.engine.detection.power_fresh_s == 7.5
-    assert settings.election.lease_duration_s == 60.0
+    assert settings.election.timing.lease_duration_s == 60.0
 
 
 def test_fence_devices_are_read_whole(file):
@@ -134,7 +134,10 @@ def test_what_kubernetes_injects_for_a_service_of_our_name_is_ignored():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("election: {renew_deadline_s: 20s}", "election: retry_period_s < renew_deadline_s"),
+        (
+            "election: {timing: {lease_duration_s: 2s}}",
+            "election.timing: lease_duration_s 2 is too",
+        ),
         ("http: {port: 70000}", "http.port: 70000 is not between 0 and 65535"),
         ("engine: {budgets: {max_unhealthy_zone_share: 51}}", "51 is not a share"),
         ("engine: {budgets: {max_fences_at_once: 0}}", "0 is too few; at least 1"),

@@ -11,9 +11,9 @@ import click
 import msgspec
 
 from remediator.cli.entry import CommandError, log_to_stderr, run_async
-from remediator.cli.exit_codes import ExitCode
 from remediator.cli.output import dump, print_table
 from remediator.cli.source_options import SourceChoice, open_source, source_options
+from remediator.exit_codes import ExitCode
 
 if typing.TYPE_CHECKING:
     from remediator.cli.sources import DecisionSource

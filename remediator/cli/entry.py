@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from remediator.cli.exit_codes import MEANINGS, ExitCode
+from remediator.exit_codes import MEANINGS, ExitCode
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import msgspec
 
 from remediator.bus.protocols import StoredRecord
 from remediator.cli.entry import CommandError
-from remediator.cli.exit_codes import ExitCode
+from remediator.exit_codes import ExitCode
 from remediator.journal.query import LIMIT_MAX, DecisionQuery, StoredDecision
 
 HTTP_TIMEOUT_S = 10.0

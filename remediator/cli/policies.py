@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from remediator.cli.entry import CommandError
-from remediator.cli.exit_codes import ExitCode
 from remediator.cli.output import dump
+from remediator.exit_codes import ExitCode
 
 if typing.TYPE_CHECKING:
     from remediator.engine.rules import Policy

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from remediator.cli.entry import CommandError
-from remediator.cli.exit_codes import ExitCode
+from remediator.exit_codes import ExitCode
 
 if typing.TYPE_CHECKING:
     from remediator.config import Settings

@@ -12,8 +12,8 @@ import click
 import msgspec
 
 from remediator.cli.entry import CommandError
-from remediator.cli.exit_codes import ExitCode
 from remediator.cli.settings_options import load_settings
+from remediator.exit_codes import ExitCode
 
 if typing.TYPE_CHECKING:
     from remediator.cli.sources import DecisionSource, SqliteSource

@@ -13,7 +13,7 @@ import msgspec
 
 from remediator.bus.protocols import JournalStream, StoredRecord
 from remediator.cli.entry import CommandError
-from remediator.cli.exit_codes import ExitCode
+from remediator.exit_codes import ExitCode
 from remediator.journal import query as queries
 from remediator.journal import schema
 from remediator.journal.query import LIMIT_MAX, DecisionQuery, StoredDecision

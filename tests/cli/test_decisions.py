@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from remediator.bus.protocols import StoredRecord
-from remediator.cli.exit_codes import ExitCode
+from remediator.exit_codes import ExitCode
 from remediator.journal import projection, schema
 
 

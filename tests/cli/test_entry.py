@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from remediator.cli.exit_codes import MEANINGS, ExitCode
+from remediator.exit_codes import MEANINGS, ExitCode
 
 ROOT = Path(__file__).parents[2]
 

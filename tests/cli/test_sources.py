@@ -11,7 +11,7 @@ from remediator.bus.connection import connect
 from remediator.bus.embedded import EmbeddedServer
 from remediator.bus.journal_stream import NatsJournal
 from remediator.bus.streams import ensure_all
-from remediator.cli.exit_codes import ExitCode
+from remediator.exit_codes import ExitCode
 from remediator.journal.store import DecisionStore
 from remediator.journal.writer import JournalWriter
 

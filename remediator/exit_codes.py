@@ -1,4 +1,4 @@
-"""What the commands' exit codes mean. docs/exit-codes.md and ``remediator --help`` say the same."""
+"""What exit codes mean; docs/exit-codes.md and ``remediator --help`` say the same. A leaf."""
 
 from __future__ import annotations
 
