@@ -30,9 +30,10 @@ PROGRESS_PERIOD_S: Final = 1.0  # at most one progress mark per watch in this ti
 class Outlet:
     """Encodes events and offers them to the publisher while ``is_open``.
 
-    A message id names the object's version and the ``edition``, so that a repeat by the publisher is
-    stored once. Without the edition a new leader's observations would be taken for those that the
-    leader before it published (the deduplication window is two minutes), and never reach its engine.
+    A message id names the object's version and the ``edition``, so that a repeat by the publisher
+    is stored once. Without the edition a new leader's observations would be taken for those that
+    the leader before it published (the deduplication window is two minutes), and never reach its
+    engine.
     """
 
     def __init__(self, publisher: EventPublisher, rng: random.Random) -> None:
