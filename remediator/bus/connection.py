@@ -50,8 +50,8 @@ async def connect(
 ) -> BusConnection:
     """Connect, waiting at most ``settings.connect_timeout_s`` for the first success.
 
-    Raises NatsConfigError (settings), BusRefusedError (wrong login, not a NATS server, bad TLS),
-    BusUnavailableError (no answer in time); each text is one line.
+    Raises NatsConfigError (settings), BusRefusedError (wrong login, bad TLS),
+    BusUnavailableError (no NATS greeting in time); each text is one line.
     """
     check_settings(settings)
     connection = BusConnection(settings, name, rng=rng)
@@ -67,9 +67,9 @@ class BusConnection:
     connections made: whoever keeps a subscription makes it anew when the epoch changed.
 
     ``on_reconnect``: coroutines called in order after each reconnect (not after the first connect),
-    with retries, until one round went well or the connection broke again. Put ``ensure`` of the
-    streams first (memory streams are gone after a server's restart), then the re-publishing of the
-    inventory.
+    with retries, until one round went well or the connection broke again. Put ``ensure_all`` of
+    the streams first (memory streams are gone after a server's restart), then the re-publishing of
+    the inventory. ``on_change``: plain functions, called whenever the connection goes up or down.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class BusConnection:
         self.epoch = 0
         self.reconnects = 0
         self.on_reconnect: list[Hook] = []
+        self.on_change: list[Callable[[], None]] = []
         self._rng = rng or random.Random()  # noqa: S311 - jitter is no secret
         self._client: Client | None = None
         self._up = asyncio.Event()
@@ -222,6 +223,8 @@ class BusConnection:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+        for callback in list(self.on_change):
+            callback()
 
     def _mark_up(self) -> None:
         self.epoch += 1

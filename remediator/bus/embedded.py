@@ -323,9 +323,13 @@ system_account: SYSTEM
                 self._port = await self._read_port(self._process)
                 await self._check_durable()
         except TimeoutError as error:
+            await _end(self._process)
             raise EmbeddedServerError(
                 f"nats-server did not serve in {START_TIMEOUT_S:g} s: {self._last_words()}"
             ) from error
+        except BaseException:
+            await _end(self._process)
+            raise
         _log.info("nats_server_started", pid=self._process.pid, port=self._port)
 
     async def _read_port(self, process: asyncio.subprocess.Process) -> int:

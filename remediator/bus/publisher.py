@@ -173,6 +173,7 @@ class Publisher:
 
     async def run(self) -> None:
         """Send what is offered, until cancelled. What is queued stays queued for another run."""
+        self._connection.on_change.append(self._wake.set)
         try:
             while True:
                 try:
@@ -188,6 +189,7 @@ class Publisher:
                     continue
                 await self._rest()
         finally:
+            self._connection.on_change.remove(self._wake.set)
             await self._unsubscribe()
 
     # --- the queue --------------------------------------------------------------------------------

@@ -38,11 +38,11 @@ CLOSE_TIMEOUT_S = 2.0
 PENDING_BYTES_MAX = 16 * 1024 * 1024
 
 _REFUSED_LOGIN = ("authorization violation", "authentication")
-_NOT_NATS = ("expecting info", "info message", "parse error")
+_NO_GREETING = ("expecting info", "json parse error")
 
 
 class BusRefusedError(BusUnavailableError):
-    """What answers will not serve us however long we wait: wrong login, no NATS server, bad TLS."""
+    """What answers will not serve us however long we wait: wrong login, bad TLS."""
 
 
 class Callbacks:
@@ -72,11 +72,13 @@ async def open_client(
     last_error: list[Exception] = []
 
     async def on_error(error: Exception) -> None:
+        # A refusal is often followed by a reset of the connection, which explains nothing.
         if not client.is_connected:
-            last_error.append(error)
-            del last_error[:-1]
-            if first and not refused.done() and lasting(error):
-                refused.set_result(None)
+            abort_transport(client)  # nats-py forgets the socket of a failed handshake, open
+            if not refused.done():
+                last_error[:] = [error]
+                if first and lasting(error):
+                    refused.set_result(None)
         callbacks.failed(client, error)
 
     connecting = asyncio.create_task(
@@ -95,7 +97,7 @@ async def open_client(
                 error = _PlaintextError("nats.url says tls:// but the server does not offer TLS")
             if error is None:
                 return client
-            last_error.append(error if isinstance(error, Exception) else RuntimeError(str(error)))
+            last_error[:] = [error if isinstance(error, Exception) else RuntimeError(str(error))]
     except BaseException:
         await _abandon(connecting, client)
         raise
@@ -135,7 +137,7 @@ def lasting(error: Exception) -> bool:
     """Whether waiting will not help: a person has to change something."""
     text = str(error).lower()
     return isinstance(error, ssl.SSLError | NatsConfigError | _PlaintextError) or any(
-        sign in text for sign in (*_REFUSED_LOGIN, *_NOT_NATS)
+        sign in text for sign in _REFUSED_LOGIN
     )
 
 
@@ -241,8 +243,11 @@ def _explain(settings: NatsSettings, error: Exception | None) -> BusUnavailableE
     text = str(error).lower()
     if any(sign in text for sign in _REFUSED_LOGIN):
         return BusRefusedError(f"NATS at {where} refused our login: check nats.user and its file")
-    if any(sign in text for sign in _NOT_NATS):
-        return BusRefusedError(f"what answers at {where} is not a NATS server")
+    if any(sign in text for sign in _NO_GREETING):
+        # No lasting refusal: a server that is just ending, or a load balancer without one, hangs up.
+        return BusUnavailableError(
+            f"what answers at {where} is not a NATS server, or hangs up before its greeting"
+        )
     if isinstance(error, _PlaintextError):
         return BusRefusedError(f"NATS at {where}: {error}")
     if isinstance(error, ssl.SSLError):
