@@ -1,0 +1,286 @@
+"""The real replica against the simulated cluster, in memory, on virtual time.
+
+``Rehearsal`` puts both together: watchers, engine, actions and election are the daemon's own; NATS
+is ``bus.memory``, the API server and the BMCs answer without sockets. It can kill the replica at
+any record, start another, and judges by the truth ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from remediator.actions.fence.devices import FenceDevices
+from remediator.bus.memory import MemoryBus, MemoryJournal
+from remediator.clock import Clock
+from remediator.engine import chain
+from remediator.engine.chain import Decision
+from remediator.engine.rules import Policy
+from remediator.engine.settings import EngineSettings, FenceMethod
+from remediator.fence_settings import RedfishDevice
+from remediator.http_client import HttpClient, HttpResponse
+from remediator.kube.transport import Query, Response, Transport
+from remediator.policy.loader import load_directory, shipped_directory
+from remediator.replica import Doors, Replica, ReplicaSettings
+from remediator.sim.cluster import SimCluster
+from remediator.sim.cluster_spec import ClusterSpec
+from remediator.sim.resources import NAMESPACES
+
+EPOCH = 1_800_000_000.0
+CLIENT = "remediator"
+
+_PASSWORD = Path(tempfile.gettempdir()) / "remediator-sim-bmc-password"
+
+
+class AuditedTransport:
+    """Reports every write that the daemon sends, for tests of what it touches and when."""
+
+    def __init__(self, inner: Transport, wrote: Callable[[str, str], None]) -> None:
+        self._inner = inner
+        self._wrote = wrote
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query = (),
+        body: bytes | None = None,
+        content_type: str | None = None,
+        timeout_s: float,
+    ) -> Response:
+        if method != "GET":
+            self._wrote(method, path)
+        return await self._inner.request(
+            method,
+            path,
+            query=query,
+            body=body,
+            content_type=content_type,
+            timeout_s=timeout_s,
+        )
+
+    def stream(self, path: str, *, query: Query = (), connect_timeout_s: float):
+        return self._inner.stream(path, query=query, connect_timeout_s=connect_timeout_s)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class AuditedHttp:
+    """Reports every order to a BMC."""
+
+    def __init__(self, inner: HttpClient, ordered: Callable[[str], None]) -> None:
+        self._inner = inner
+        self._ordered = ordered
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout_s: float,
+    ) -> HttpResponse:
+        if method == "POST" and "Reset" in url:
+            self._ordered(url)
+        return await self._inner.request(
+            method, url, headers=headers, body=body, timeout_s=timeout_s
+        )
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class DeadlyJournal:
+    """Ends its replica just after a chosen record was stored: with or without the acknowledgement.
+
+    Stored but not acknowledged is the crash between the record and the act; acknowledged and then
+    ended is the crash in the middle of the act.
+    """
+
+    def __init__(self, inner: MemoryJournal, stored: Callable[[int], bool]) -> None:
+        self._inner = inner
+        self._stored = stored
+
+    async def append(
+        self, subject: str, payload: bytes, *, expected_last_seq: int, message_id: str
+    ) -> int:
+        seq = await self._inner.append(
+            subject, payload, expected_last_seq=expected_last_seq, message_id=message_id
+        )
+        if self._stored(seq):
+            await asyncio.get_running_loop().create_future()  # never: the process is gone
+        return seq
+
+    def read(self, from_seq: int):
+        return self._inner.read(from_seq)
+
+    async def last_seq(self) -> int:
+        return await self._inner.last_seq()
+
+
+class Rehearsal:
+    """One cluster and the replicas that look after it."""
+
+    def __init__(
+        self,
+        spec: ClusterSpec,
+        *,
+        enforce: bool = True,
+        fenced: Sequence[str] = ("*",),
+        policies: Sequence[Policy] | None = None,
+        engine: EngineSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.clock = Clock(epoch_at_start=EPOCH)
+        self.cluster = SimCluster(spec, clock=self.clock)
+        self.bus = MemoryBus()
+        self.journal = MemoryJournal()
+        self.writes: list[tuple[str, str]] = []
+        self.on_act: Callable[[str, str], None] = lambda _what, _target: None
+        self.kill_after: set[int] = set()  # sequences after whose record the leader dies
+        self.killed = 0
+        self.replicas: dict[str, asyncio.Task[None]] = {}
+        self.alive: dict[str, Replica] = {}
+        self.dead: list[asyncio.Task[None]] = []
+        self.fenced = tuple(fenced)
+        self._enforce = enforce
+        self._policies = load_directory(shipped_directory()) if policies is None else policies
+        self._engine = engine or EngineSettings()
+        self._seed = seed
+        self._started = 0
+        if not _PASSWORD.exists():
+            _PASSWORD.write_text(spec.bmc_password)
+
+    async def start(self, *, replicas: int = 1) -> None:
+        for name in ("remediator", "medik8s-leases"):
+            self.cluster.store.create(
+                NAMESPACES,
+                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
+            )
+        await self.cluster.start()
+        for _ in range(replicas):
+            self.start_replica()
+
+    async def stop(self) -> None:
+        for name in list(self.replicas):
+            await self.kill(name)
+        if self.dead:
+            await asyncio.wait(self.dead)
+        await self.cluster.stop()
+
+    # --- replicas --------------------------------------------------------------------------------
+
+    def start_replica(self) -> str:
+        self._started += 1
+        name = f"{CLIENT}-{self._started}"
+        transport = AuditedTransport(self.cluster.memory_transport(name), self._wrote)
+        device = RedfishDevice(
+            name="bmc",
+            nodes=self.fenced,
+            endpoint="http://bmc.sim",
+            username=self.cluster.spec.bmc_user,
+            password_file=str(_PASSWORD),
+        )
+        devices = FenceDevices(
+            [device] if self.fenced else [],
+            self.clock,
+            http=lambda _device: AuditedHttp(self.cluster.memory_http(), self._reset),
+        )
+        replica = Replica(
+            Doors(
+                cluster=transport,
+                publisher=self.bus,
+                source=lambda: self.bus,
+                journal=DeadlyJournal(self.journal, lambda seq: self._stored(name, seq)),
+                devices=devices,
+            ),
+            ReplicaSettings(
+                identity=name,
+                enforce=self._enforce,
+                engine=self._engine,
+                policies=list(self._policies),
+                fence_methods=[FenceMethod(name="bmc", nodes=self.fenced)] if self.fenced else [],
+                namespace="remediator",
+                lease_name="remediator",
+            ),
+            self.clock,
+            random.Random(f"{self._seed}/{name}"),
+        )
+        self.alive[name] = replica
+        self.replicas[name] = asyncio.create_task(replica.run(), name=name)
+        return name
+
+    def _stored(self, name: str, seq: int) -> bool:
+        """Called after each record; True when this replica has just died without hearing of it."""
+        if seq not in self.kill_after:
+            return False
+        self.kill_after.discard(seq)
+        self.killed += 1
+        loop = asyncio.get_running_loop()
+        unheard = seq % 2 == 0
+        loop.call_later(0.0 if unheard else 0.02, self._crash, name)
+        return unheard
+
+    def _crash(self, name: str) -> None:
+        if name in self.replicas:
+            task = self.replicas.pop(name)
+            del self.alive[name]
+            task.cancel()
+            self.dead.append(task)
+            asyncio.get_running_loop().call_later(2.0, self.start_replica)
+
+    def _wrote(self, method: str, path: str) -> None:
+        self.writes.append((method, path))
+        if "/leases" not in path:
+            self.on_act(method, path.rsplit("/nodes/", maxsplit=1)[-1].rsplit("/", maxsplit=1)[-1])
+
+    def _reset(self, url: str) -> None:
+        self.on_act("reset", url.split("/Systems/")[1].split("/", maxsplit=1)[0])
+
+    async def kill(self, name: str) -> None:
+        """End a replica as kill -9 would: what it had sent is sent, nothing more follows."""
+        task = self.replicas.pop(name)
+        del self.alive[name]
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+    # --- time ------------------------------------------------------------------------------------
+
+    async def run(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self.check_replicas()
+
+    async def until(self, condition: Callable[[], object], limit_s: float) -> float:
+        took_s = await self.cluster.wait_until(lambda: bool(condition()), timeout_s=limit_s)
+        self.check_replicas()
+        return took_s
+
+    def check_replicas(self) -> None:
+        for task in self.replicas.values():
+            if task.done():
+                task.result()
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    def decisions(self) -> list[Decision]:
+        return [chain.decode(record.payload, record.seq) for record in self.journal.records]
+
+    def verify(self) -> None:
+        chain.verify((record.seq, record.payload) for record in self.journal.records)
+
+    def down(self) -> list[str]:
+        """VMs that should run and of which no copy runs."""
+        return [
+            key
+            for key, vm in self.cluster.vms.items()
+            if vm.run_strategy in ("Always", "RerunOnFailure")
+            and not self.cluster.ledger.running_copies(key)
+        ]
