@@ -1,0 +1,47 @@
+# Each target makes its own .venv first, from a bare Python 3.11+ (see .ci/setup); nothing global.
+#
+#   make demo                a host dies and its VMs come back, in about a minute
+#   make test                format, lint, types, layers, tests: what CI runs
+#   make soak SEEDS=20000    the seeded simulation, longer
+#   make bench               how fast, as a table
+#   make clean               remove what these made
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+STAMP := .venv/.made-from
+SEEDS ?= 20000
+WORKERS ?= 2
+DEMO ?=
+
+.PHONY: help demo test soak bench clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(STAMP): uv.lock pyproject.toml .ci/setup
+	@.ci/setup
+
+demo: $(STAMP)
+	@$(BIN)/remediator demo $(DEMO)
+
+test: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n $(WORKERS)
+
+soak: $(STAMP)
+	SEEDS=$(SEEDS) $(BIN)/pytest tests/simulation -n $(WORKERS) --timeout=0
+
+bench: $(STAMP)
+	@$(BIN)/python bench/run.py
+
+clean:
+	rm -rf .venv .venv-bootstrap dist build *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
