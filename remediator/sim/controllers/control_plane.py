@@ -14,6 +14,7 @@ from remediator.sim.controllers.eviction import EvacuationController
 from remediator.sim.controllers.external_attacher import ExternalAttacher
 from remediator.sim.controllers.migration_controller import MigrationController
 from remediator.sim.controllers.node_lifecycle import NodeLifecycle
+from remediator.sim.controllers.node_taints import NodeConditionTaints
 from remediator.sim.controllers.owner_gc import OwnerGarbageCollector
 from remediator.sim.controllers.pod_gc import PodGarbageCollector
 from remediator.sim.controllers.pod_index import PodIndex
@@ -50,6 +51,7 @@ class ControlPlane:
         self._pods = PodIndex(store)
         env = Environment(store, clock=clock, rng=rng, gate=self._gate, settings=settings)
         self._controllers: tuple[Controller, ...] = (
+            NodeConditionTaints(env),
             NodeLifecycle(env, self._pods),
             TaintEviction(env, self._pods),
             PodGarbageCollector(env, self._pods),

@@ -128,7 +128,7 @@ class MigrationController:
         assert vmi is not None
         self._own(migration, vmi)
         again_s = self._act(migration, vmi, target)
-        self._advance(key, target)
+        self._advance(key)
         return again_s
 
     def _target_pod(self, migration: Obj, vmi: Obj | None) -> Obj | None:
@@ -223,15 +223,15 @@ class MigrationController:
 
         self._env.store.mutate(VIRTUAL_MACHINE_INSTANCES, *key_of(vmi), change)
 
-    def _advance(self, key: Key, target: Obj | None) -> None:
+    def _advance(self, key: Key) -> None:
+        """Go on to the next phase when what was just done, or a handler, has reached it."""
         migration = self._env.store.find(VIRTUAL_MACHINE_INSTANCE_MIGRATIONS, *key)
         if migration is None:
             return
         vmi = self._env.store.find(VIRTUAL_MACHINE_INSTANCES, key[0], migration["spec"]["vmiName"])
-        target = self._target_pod(migration, vmi)
         if vmi is None:
             return
-        phase = next_phase(migration, vmi, target)
+        phase = next_phase(migration, vmi, self._target_pod(migration, vmi))
         if phase is not None:
             self._set_phase(migration, vmi, phase, "")
 

@@ -14,6 +14,11 @@ import msgspec
 from remediator.sim.controllers.conditions import condition_is, find_condition, set_condition
 from remediator.sim.controllers.environment import Environment, Ticker
 from remediator.sim.controllers.metadata import Obj, key_of
+from remediator.sim.controllers.node_taints import (
+    READINESS_TAINTS,
+    put_taints,
+    readiness_taint,
+)
 from remediator.sim.controllers.node_zones import (
     ZoneEvictions,
     ZoneState,
@@ -24,26 +29,14 @@ from remediator.sim.controllers.node_zones import (
 from remediator.sim.controllers.pod_index import PodIndex
 from remediator.sim.controllers.taints import (
     NO_EXECUTE,
-    NO_SCHEDULE,
-    NOT_READY,
-    UNREACHABLE,
-    UNSCHEDULABLE,
     has_taint,
     taints_of,
 )
-from remediator.sim.controllers.work_queue import Key
 from remediator.sim.resources import LEASES, NODES, PODS
 
 NODE_LEASES = "kube-node-lease"
 
 _STATUS_TYPES = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
-_PRESSURES = {
-    "MemoryPressure": "node.kubernetes.io/memory-pressure",
-    "DiskPressure": "node.kubernetes.io/disk-pressure",
-    "PIDPressure": "node.kubernetes.io/pid-pressure",
-}
-_OWN_NO_SCHEDULE = frozenset({NOT_READY, UNREACHABLE, UNSCHEDULABLE, *_PRESSURES.values()})
-_READINESS_TAINTS = frozenset({NOT_READY, UNREACHABLE})
 
 
 class _Health(msgspec.Struct):
@@ -55,7 +48,7 @@ class _Health(msgspec.Struct):
 
 
 class NodeLifecycle:
-    """Watches leases and node status; writes Ready=Unknown and the taints that follow from it."""
+    """Watches leases and node status; writes Ready=Unknown and its NoExecute taints."""
 
     def __init__(self, env: Environment, pods: PodIndex) -> None:
         self._env = env
@@ -65,7 +58,6 @@ class NodeLifecycle:
         self._health: dict[str, _Health] = {}
         self._zones: dict[str, ZoneEvictions] = {}
         self._all_disrupted = False
-        self._no_schedule = env.queue("node-noschedule", self._sync_no_schedule)
         self._monitor = Ticker(env, env.settings.node_monitor_period_s, self._monitor_nodes)
         self._release_timer: asyncio.TimerHandle | None = None
         self._ends: list[Callable[[], None]] = []
@@ -86,19 +78,16 @@ class NodeLifecycle:
         self._health.clear()
         self._zones.clear()
         self._all_disrupted = False
-        for name in self._nodes:
-            self._no_schedule.add(("", name))
 
     def stop(self) -> None:
         """End subscriptions and timers."""
         for end in self._ends:
             end()
         self._monitor.stop()
-        self._no_schedule.close()
         if self._release_timer is not None:
             self._release_timer.cancel()
 
-    def _node_changed(self, kind: str, node: Obj, old: Obj | None) -> None:
+    def _node_changed(self, kind: str, node: Obj, _old: Obj | None) -> None:
         name = key_of(node)[1]
         if kind == "DELETED":
             self._nodes.pop(name, None)
@@ -107,8 +96,6 @@ class NodeLifecycle:
                 zone.waiting.pop(name, None)
             return
         self._nodes[name] = node
-        if old is None or _wanted_no_schedule(old) != _wanted_no_schedule(node):
-            self._no_schedule.add(("", name))
 
     def _lease_changed(self, kind: str, lease: Obj, _old: Obj | None) -> None:
         namespace, name = key_of(lease)
@@ -177,8 +164,8 @@ class NodeLifecycle:
 
     def _sync_no_execute(self, node: Obj, zone: str) -> None:
         name = key_of(node)[1]
-        wanted = _readiness_taint(node)
-        held = [key for key in _READINESS_TAINTS if has_taint(node, key, NO_EXECUTE)]
+        wanted = readiness_taint(node)
+        held = [key for key in READINESS_TAINTS if has_taint(node, key, NO_EXECUTE)]
         if wanted is None:
             self._queue_of(zone).waiting.pop(name, None)
             if held:
@@ -200,7 +187,7 @@ class NodeLifecycle:
         all_disrupted = bool(states) and all(s is ZoneState.FULL for s, _ in states.values())
         if all_disrupted and not self._all_disrupted:
             for name, node in list(self._nodes.items()):
-                if any(has_taint(node, key, NO_EXECUTE) for key in _READINESS_TAINTS):
+                if any(has_taint(node, key, NO_EXECUTE) for key in READINESS_TAINTS):
                     self._swap_no_execute(name, None)
         elif self._all_disrupted and not all_disrupted:
             # Nobody could be heard: every node gets its grace anew.
@@ -223,7 +210,7 @@ class NodeLifecycle:
         for zone in self._zones.values():
             while (name := zone.take(now)) is not None:
                 node = self._nodes.get(name)
-                if node is not None and (taint := _readiness_taint(node)) is not None:
+                if node is not None and (taint := readiness_taint(node)) is not None:
                     self._swap_no_execute(name, taint)
             wait_s = zone.next_in_s(now)
             if wait_s is not None:
@@ -239,66 +226,10 @@ class NodeLifecycle:
             kept = [
                 taint
                 for taint in taints_of(node)
-                if not (taint["key"] in _READINESS_TAINTS and taint["effect"] == NO_EXECUTE)
+                if not (taint["key"] in READINESS_TAINTS and taint["effect"] == NO_EXECUTE)
             ]
             if wanted is not None:
                 kept.append({"key": wanted, "effect": NO_EXECUTE, "timeAdded": now})
-            _put_taints(node, kept)
+            put_taints(node, kept)
 
         self._env.store.mutate(NODES, "", name, change)
-
-    def _sync_no_schedule(self, key: Key) -> None:
-        node = self._nodes.get(key[1])
-        if node is None:
-            return
-        wanted = _wanted_no_schedule(node)
-        held = {
-            taint["key"]
-            for taint in taints_of(node)
-            if taint["effect"] == NO_SCHEDULE and taint["key"] in _OWN_NO_SCHEDULE
-        }
-        if held == wanted:
-            return
-        now = self._env.timestamp()
-
-        def change(node: Obj) -> None:
-            kept = [
-                taint
-                for taint in taints_of(node)
-                if taint["effect"] != NO_SCHEDULE
-                or taint["key"] not in _OWN_NO_SCHEDULE
-                or taint["key"] in wanted
-            ]
-            kept.extend(
-                {"key": key, "effect": NO_SCHEDULE, "timeAdded": now}
-                for key in sorted(wanted - held)
-            )
-            _put_taints(node, kept)
-
-        self._env.store.mutate(NODES, "", key[1], change)
-
-
-def _readiness_taint(node: Obj) -> str | None:
-    """Return the key of the taint that the node's Ready condition calls for."""
-    ready = find_condition(node, "Ready")
-    if ready is None or ready["status"] == "True":
-        return None
-    return NOT_READY if ready["status"] == "False" else UNREACHABLE
-
-
-def _wanted_no_schedule(node: Obj) -> set[str]:
-    wanted = {key for type_, key in _PRESSURES.items() if condition_is(node, type_, "True")}
-    if node.get("spec", {}).get("unschedulable"):
-        wanted.add(UNSCHEDULABLE)
-    readiness = _readiness_taint(node)
-    if readiness is not None:
-        wanted.add(readiness)
-    return wanted
-
-
-def _put_taints(node: Obj, taints: list[Obj]) -> None:
-    spec = node.setdefault("spec", {})
-    if taints:
-        spec["taints"] = taints
-    else:
-        spec.pop("taints", None)

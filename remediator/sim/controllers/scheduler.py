@@ -182,18 +182,13 @@ class Scheduler:
         return key_of(self._env.rng.choice(best).node)[1]
 
     def _bind(self, key: Key, node: str) -> None:
+        now = self._env.timestamp()
+
         def bind(pod: Obj) -> None:
             pod["spec"]["nodeName"] = node
+            set_condition(pod, "PodScheduled", "True", now=now)
 
-        now = self._env.timestamp()
-        store = self._env.store
-        store.mutate(PODS, *key, bind, subresource="binding")
-        store.mutate(
-            PODS,
-            *key,
-            lambda pod: set_condition(pod, "PodScheduled", "True", now=now),
-            subresource="status",
-        )
+        self._env.store.mutate(PODS, *key, bind, subresource="binding")
 
     def _refuse(self, pod: Obj, message: str) -> float:
         key = key_of(pod)

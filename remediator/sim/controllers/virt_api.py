@@ -11,7 +11,6 @@ from remediator.sim.controllers.metadata import Obj, key_of, phase_of, uid_of
 from remediator.sim.controllers.run_strategy import (
     ALWAYS,
     HALTED,
-    MANUAL,
     ONCE,
     RERUN_ON_FAILURE,
     START,
@@ -65,11 +64,7 @@ def start(call: SubresourceCall) -> Answer:
     if strategy == RERUN_ON_FAILURE and vmi is not None and phase_of(vmi) == "Failed":
         raise _conflict(vm, f"{strategy} does not support starting VM from failed state")
     requests = [{"action": START}]
-    restarts = (strategy == RERUN_ON_FAILURE and vmi is not None and is_final(vmi)) or (
-        strategy == MANUAL and vmi is not None and is_final(vmi)
-    )
-    if restarts:
-        assert vmi is not None
+    if vmi is not None and is_final(vmi):  # Manual, or RerunOnFailure after a clean shutdown
         requests.insert(0, {"action": STOP, "uid": uid_of(vmi)})
     _request(call, vm, requests)
     return _ACCEPTED
