@@ -10,23 +10,26 @@ from remediator.actions.world import World
 
 
 def renewed_since(
-    world: World, node: str, fresh: str | None, since_at: float, *, anchor: str | None = None
+    world: World, node: str, fresh: str | None, proof_at: float, *, anchor: str | None = None
 ) -> str | None:
-    """Say in words that the node renewed its Lease after ``since_at``; None where it did not.
+    """Say in words that the node renewed its Lease after ``proof_at``; None where it did not.
 
-    ``fresh`` is the Lease's renewTime, read just now; None where there is no Lease. ``anchor`` is
-    one noted earlier, which a restart of the daemon does not forget. Where the fresh Lease is ahead
-    of the watch, the renewal counts as having happened now: doubt spares.
+    ``fresh`` is the Lease's renewTime, read just now; None where there is no Lease. Where it is
+    ahead of the watch, the renewal counts as having happened now: doubt spares. ``anchor`` is a
+    renewTime noted earlier, which a restart of the daemon does not forget; it decides where the
+    watch found the renewal and did not see it happen.
     """
     if fresh is None:
         return None
     known = world.last_beat(node)
+    changed_at = 0.0
     if known is not None:
         renew_time, changed_at = known
         if fresh != renew_time:
             return "it renewed its lease just now"
-        if changed_at > since_at:
+        # A renewal that was on its way while the device was asked is no life after death.
+        if changed_at > proof_at + world.late_renewal_s:
             return f"it renewed its lease {world.clock.now() - changed_at:.1f} s ago"
-    if anchor and fresh != anchor:
+    if not changed_at and anchor and fresh != anchor:
         return "it has renewed its lease since its volumes were released"
     return None

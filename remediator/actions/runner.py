@@ -31,6 +31,7 @@ from remediator.engine.model import (
     Uncordon,
     Work,
 )
+from remediator.engine.settings import DetectionSettings
 from remediator.kube.client import KubeClient
 
 log = structlog.get_logger(__name__)
@@ -43,7 +44,9 @@ _STOP_S: Final = 5.0  # a cancelled request ends within a turn of the loop; more
 class ActionRunner:
     """Runs actions; hands every outcome to ``on_finished``, on the loop, never inside ``start``.
 
-    ``last_beat`` is the lease watch's memory (``world.LastBeat``). One runner serves one term of
+    ``last_beat`` is the lease watch's memory (``world.LastBeat``); ``late_renewal_s`` should be the
+    engine's ``contradiction_after_s``, so that both take a proof for void at the same moment. One
+    runner serves one term of
     leadership: after ``stop`` it starts nothing any more, and actions that were cut off report no
     outcome, because the next leader repeats them.
     """
@@ -57,12 +60,14 @@ class ActionRunner:
         last_beat: LastBeat,
         rng: random.Random,
         on_finished: Callable[[Outcome], None],
+        late_renewal_s: float = DetectionSettings().contradiction_after_s,
     ) -> None:
         self._client = client
         self._devices = devices
         self._clock = clock
         self._last_beat = last_beat
         self._rng = rng
+        self._late_renewal_s = late_renewal_s
         self.on_finished = on_finished
         self._running: dict[Subject, tuple[str, asyncio.Task[None]]] = {}
         self._stopped = False
@@ -126,6 +131,7 @@ class ActionRunner:
             rng=self._rng,
             last_beat=self._last_beat,
             deadline_at=started_at + action.deadline_s,
+            late_renewal_s=self._late_renewal_s,
         )
         limit = asyncio.timeout(action.deadline_s)
         try:

@@ -68,11 +68,26 @@ async def test_a_second_force_stop_changes_nothing(down, make):
 
 @both
 async def test_a_lease_renewed_since_the_proof_voids_it(down, make, which):
-    down.beats["n1"] = ("t0", make.EPOCH - 0.5)  # the proof is one second old
-    outcome = await down.do(works(make)[which])
+    down.beats["n1"] = ("t0", make.EPOCH - 5)
+    outcome = await down.do(works(make, at=make.EPOCH - 10)[which])
     assert outcome.status is SPARED
     assert "alive" in outcome.detail
     assert down.api.writes == []
+
+
+@both
+async def test_a_renewal_that_was_on_its_way_does_not_void_the_proof(down, make, which):
+    """The engine holds such a proof for good; sparing the node here would stop it for ever."""
+    down.beats["n1"] = ("t0", make.EPOCH - 8)
+    assert (await down.do(works(make, at=make.EPOCH - 10)[which])).status is SUCCEEDED
+
+
+@both
+async def test_a_renewal_the_watch_saw_before_the_proof_outweighs_the_anchor(down, make, which):
+    await down.do(make.release())
+    down.api.put(make.LEASE, make.lease_object("late"))
+    down.beats["n1"] = ("late", make.EPOCH - 9)
+    assert (await down.do(works(make, at=make.EPOCH - 10)[which])).status is SUCCEEDED
 
 
 @both
