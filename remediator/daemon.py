@@ -1,0 +1,232 @@
+"""The composition root: opens every door, runs one replica, and ends in order.
+
+``serve`` returns the exit code of ``remediator run``; what they mean is in docs/exit-codes.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from remediator.actions.fence.devices import FenceDevices
+from remediator.api.app import make_app, serving
+from remediator.bus.connection import BusConnection, connect
+from remediator.bus.consumer import Consumer
+from remediator.bus.embedded import EmbeddedServer, EmbeddedServerError
+from remediator.bus.journal_stream import NatsJournal
+from remediator.bus.protocols import AppendRefusedError, BusUnavailableError
+from remediator.bus.publisher import Publisher
+from remediator.bus.settings import EMBEDDED, NatsConfigError
+from remediator.bus.streams import StreamUnfitError, ensure_all
+from remediator.clock import Clock
+from remediator.config import Settings
+from remediator.engine.chain import ChainError
+from remediator.engine.settings import FenceMethod
+from remediator.exit_codes import ExitCode
+from remediator.health import measure, measure_lag, readiness
+from remediator.journal.projector import Projector
+from remediator.journal.schema import StoreError
+from remediator.journal.store import DecisionStore
+from remediator.kube.client import KubeClient
+from remediator.kube.cluster import ClusterTransport, KubeconfigError
+from remediator.kube.errors import ApiError
+from remediator.kube.transport import TransportError
+from remediator.policy.loader import PolicyError, load_directory
+from remediator.replica import Doors, Replica, ReplicaSettings
+
+log = structlog.get_logger(__name__)
+
+
+class ListenError(Exception):
+    """The HTTP port cannot be had; the text is one line."""
+
+
+STOP_S = 9.0  # of the ten seconds that SIGTERM promises; then the process ends as it is
+FIRST_ANSWER_S = 10.0  # for the API server, at start
+
+# What ends the daemon with a clear line, and the exit code that it ends with.
+_ENDINGS: tuple[tuple[type[Exception], ExitCode], ...] = (
+    (PolicyError, ExitCode.USAGE),
+    (ListenError, ExitCode.USAGE),
+    (NatsConfigError, ExitCode.USAGE),
+    (KubeconfigError, ExitCode.NO_KUBERNETES),
+    (TransportError, ExitCode.NO_KUBERNETES),
+    (ApiError, ExitCode.NO_KUBERNETES),
+    (EmbeddedServerError, ExitCode.NO_NATS),
+    (BusUnavailableError, ExitCode.NO_NATS),
+    (StreamUnfitError, ExitCode.NO_NATS),
+    (ChainError, ExitCode.JOURNAL),
+    (StoreError, ExitCode.JOURNAL),
+    (AppendRefusedError, ExitCode.DEPOSED),
+)
+
+
+def serve(settings: Settings) -> ExitCode:
+    """Run the daemon until SIGTERM, SIGINT or an error that it cannot outlive."""
+    try:
+        asyncio.run(_until_signal(settings))
+    except Exception as raised:
+        error = _innermost(raised)
+        for kind, code in _ENDINGS:
+            if isinstance(error, kind):
+                log.critical("daemon_ends", why=str(error), kind=type(error).__name__)
+                return code
+        raise  # a fault of remediator itself: the traceback is wanted
+    return ExitCode.OK
+
+
+def _innermost(error: Exception) -> Exception:
+    """Return the first error inside task groups' groups."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _until_signal(settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    running = asyncio.ensure_future(_run(settings))
+    asked: list[str] = []
+
+    def stop(name: str) -> None:
+        if asked:
+            return  # once is enough; a second signal changes nothing
+        asked.append(name)
+        log.info("stopping", signal=name)
+        loop.call_later(STOP_S, _give_up)
+        running.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number.name)
+    try:
+        await running
+    except asyncio.CancelledError:
+        if not asked:
+            raise
+        log.info("stopped")
+
+
+def _give_up() -> None:
+    """End now: something does not end in time, and the journal makes that safe."""
+    log.critical("stop_overruns", after_s=STOP_S)
+    os._exit(ExitCode.INTERNAL)
+
+
+async def _run(settings: Settings) -> None:
+    clock, rng = Clock(), random.Random()  # noqa: S311 - jitter is no secret
+    policies = load_directory(Path(settings.policies))
+    async with AsyncExitStack() as stack:
+        cluster = await _open_cluster(settings, stack)
+        connection = await _open_bus(settings, stack)
+        journal = NatsJournal(connection, rng=rng)
+        store = await DecisionStore.open(Path(settings.journal.path))
+        stack.push_async_callback(store.close)
+        devices = FenceDevices(settings.fence.devices, clock)
+        stack.push_async_callback(devices.close)
+        publisher = Publisher(connection, rng=rng)
+        projector = Projector(journal, store)
+        replica = Replica(
+            Doors(
+                cluster=cluster,
+                publisher=publisher,
+                source=lambda: Consumer(connection, rng=rng),
+                journal=journal,
+                devices=devices,
+            ),
+            ReplicaSettings(
+                identity=_unique(settings.identity),
+                enforce=settings.mode == "enforce",
+                engine=settings.engine,
+                policies=policies,
+                fence_methods=[
+                    FenceMethod(name=device.name, nodes=device.nodes)
+                    for device in settings.fence.devices
+                ],
+                namespace=settings.kube.namespace,
+                lease_name=settings.election.lease_name,
+                election=settings.election.timing,
+            ),
+            clock,
+            rng,
+        )
+        replica.on_overrun = _give_up
+
+        async def back() -> None:
+            await ensure_all(connection)  # memory streams do not survive a restart of the server
+            replica.republish()
+
+        connection.on_reconnect.append(back)
+        publisher.on_loss.append(replica.republish)
+        app = make_app(
+            readiness=lambda: readiness(replica, connection, projector, clock.now()),
+            journal=store,
+            now=clock.now,
+        )
+        log.info(
+            "starting",
+            mode=settings.mode,
+            identity=settings.identity,
+            cluster=cluster.source,
+            policies=[policy.name for policy in policies],
+            fence_devices=[device.name for device in settings.fence.devices],
+        )
+        await _listen(app, settings, stack)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(publisher.run(), name="publisher")
+            tasks.create_task(projector.run(), name="projector")
+            tasks.create_task(measure(replica, connection, publisher, clock), name="metrics")
+            tasks.create_task(measure_lag(), name="lag")
+            await replica.run()
+
+
+async def _open_cluster(settings: Settings, stack: AsyncExitStack) -> ClusterTransport:
+    """Open the API server and see that it answers and knows us.
+
+    Raises KubeconfigError, TransportError, ApiError.
+    """
+    cluster = await ClusterTransport.open(
+        kubeconfig=settings.kube.kubeconfig or None, context=settings.kube.context or None
+    )
+    stack.push_async_callback(cluster.close)
+    await KubeClient(cluster).get("/version", dict, timeout_s=FIRST_ANSWER_S)
+    return cluster
+
+
+async def _open_bus(settings: Settings, stack: AsyncExitStack) -> BusConnection:
+    """Start the embedded server, if asked for, connect, and bring the streams to their state.
+
+    Raises EmbeddedServerError, NatsConfigError, BusUnavailableError, StreamUnfitError.
+    """
+    nats = settings.nats
+    if nats.url == EMBEDDED:
+        server = EmbeddedServer(Path(nats.embedded_dir))
+        nats = await server.start()
+        stack.push_async_callback(server.stop)
+        watch = asyncio.create_task(server.run(), name="nats-server")
+        stack.callback(watch.cancel)
+    connection = await connect(nats, f"remediator-{settings.identity}")
+    stack.push_async_callback(connection.close)
+    await ensure_all(connection)
+    return connection
+
+
+async def _listen(app: web.Application, settings: Settings, stack: AsyncExitStack) -> None:
+    http = settings.http
+    try:
+        await stack.enter_async_context(serving(app, http.host, http.port))
+    except OSError as error:
+        raise ListenError(
+            f"http: cannot listen on {http.host}:{http.port}: {error.strerror or error}"
+        ) from error
+
+
+def _unique(identity: str) -> str:
+    """Return an identity that no other process has: two with one host name must not both lead."""
+    return f"{identity}_{secrets.token_hex(4)}"
