@@ -1,0 +1,169 @@
+"""The manifests: they parse, they belong together, and their rights are those the code uses."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from remediator.config import Settings, load
+from remediator.kube import resources
+from remediator.kube.resources import Resource
+
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+FILES = sorted(DEPLOY.rglob("*.yaml"))
+
+# Who uses what beyond watching: (group, resource, verb) -> the module that does.
+OBSERVING = {
+    ("", "nodes", "get"): "actions/live.py",
+    ("", "pods", "get"): "actions/force_stop.py",
+    ("kubevirt.io", "virtualmachines", "get"): "actions/start.py",
+    ("kubevirt.io", "virtualmachineinstances", "get"): "actions/start.py",
+    ("coordination.k8s.io", "leases", "get"): "kube/lease_record.py",
+    ("coordination.k8s.io", "leases", "create"): "kube/lease_record.py",
+    ("coordination.k8s.io", "leases", "update"): "kube/lease_record.py",
+    ("coordination.k8s.io", "leases", "patch"): "watchers/canary.py",
+    ("coordination.k8s.io", "leases", "delete"): "watchers/canary.py",
+}
+ACTING = {
+    ("", "nodes", "patch"): "actions/live.py",
+    ("", "pods", "delete"): "actions/force_stop.py",
+    ("subresources.kubevirt.io", "virtualmachines/start", "update"): "actions/start.py",
+}
+CALLS = {"update": "replace"}  # the client's word for PUT
+
+
+def documents(directory):
+    return [
+        document
+        for path in sorted(directory.glob("*.yaml"))
+        for document in yaml.safe_load_all(path.read_text())
+    ]
+
+
+def rights(directory):
+    return {
+        (group, resource, verb)
+        for document in documents(directory)
+        if document["kind"] in ("ClusterRole", "Role")
+        for rule in document["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def watched():
+    """Return what the inventory watches, read from its code."""
+    tree = ast.parse((ROOT / "remediator/watchers/inventory.py").read_text())
+    names = {
+        call.args[1].id
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr == "_watch"
+    }
+    found: list[Resource] = [getattr(resources, name) for name in names]
+    assert len(found) >= 8
+    groups = {one: re.match(r"/apis/([^/]+)/", one.api) for one in found}
+    return {
+        (match[1] if match else "", one.plural, verb)
+        for one, match in groups.items()
+        for verb in ("list", "watch")
+    }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(DEPLOY)))
+def test_every_file_parses(path):
+    for document in yaml.safe_load_all(path.read_text()):
+        assert document["apiVersion"]
+        assert document["kind"]
+
+
+def test_observing_has_the_rights_that_the_code_uses_and_no_more():
+    assert rights(DEPLOY / "base") == watched() | set(OBSERVING)
+
+
+def test_acting_adds_the_rights_that_the_code_uses_and_no_more():
+    assert rights(DEPLOY / "enforce") == set(ACTING)
+
+
+@pytest.mark.parametrize(("right", "module"), [*OBSERVING.items(), *ACTING.items()])
+def test_the_module_that_needs_a_right_makes_such_a_call(right, module):
+    verb = CALLS.get(right[2], right[2])
+    text = (ROOT / "remediator" / module).read_text()
+    assert re.search(rf"lient\.{verb}\(|\bread\(", text), f"{module} does not call {verb}"
+
+
+@pytest.mark.parametrize("name", ["base", "enforce"])
+def test_a_kustomization_names_files_that_exist_and_forgets_none(name):
+    directory = DEPLOY / name
+    made = yaml.safe_load((directory / "kustomization.yaml").read_text())
+    # It would move the canary's Role out of kube-node-lease; every file names its own namespace.
+    assert "namespace" not in made
+    named = {*made["resources"], *(patch["path"] for patch in made.get("patches", []))}
+    for one in named:
+        assert (directory / one).exists(), one
+    here = {path.name for path in directory.glob("*.yaml")} - {"kustomization.yaml"}
+    assert here == {one for one in named if not one.startswith("..")}
+
+
+def deployment():
+    return next(one for one in documents(DEPLOY / "base") if one["kind"] == "Deployment")
+
+
+def test_the_deployment_observes_and_its_variables_are_settings():
+    container = deployment()["spec"]["template"]["spec"]["containers"][0]
+    env = {one["name"]: one.get("value", "from-the-pod") for one in container["env"]}
+    settings = load(environ=env)
+    assert settings.mode == "observe"
+    assert settings.http.host == "0.0.0.0"
+    assert settings.http.port == container["ports"][0]["containerPort"] == Settings().http.port
+    assert settings.journal.path.startswith("/var/lib/remediator/")
+
+
+def test_the_pod_may_run_in_a_restricted_namespace():
+    pod = deployment()["spec"]["template"]["spec"]
+    container = pod["containers"][0]["securityContext"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 65532
+    assert container == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert pod["enableServiceLinks"] is False
+
+
+def test_what_is_bound_and_mounted_exists():
+    made = documents(DEPLOY / "base") + documents(DEPLOY / "enforce")
+    names = {(one["kind"], one.get("metadata", {}).get("name")) for one in made}
+    for one in made:
+        if one["kind"].endswith("Binding"):
+            assert (one["roleRef"]["kind"], one["roleRef"]["name"]) in names
+            for subject in one["subjects"]:
+                assert (subject["kind"], subject["name"]) in names
+    pod = deployment()["spec"]["template"]["spec"]
+    claims = [
+        v["persistentVolumeClaim"]["claimName"]
+        for v in pod["volumes"]
+        if "persistentVolumeClaim" in v
+    ]
+    assert {("PersistentVolumeClaim", claim) for claim in claims} <= names
+    assert ("ServiceAccount", pod["serviceAccountName"]) in names
+
+
+def test_the_image_ends_on_sigterm_as_nobody_and_without_a_shell():
+    text = (ROOT / "Dockerfile").read_text()
+    assert 'ENTRYPOINT ["/app/.venv/bin/remediator"]' in text
+    assert "USER 65532:65532" in text
+    assert "STOPSIGNAL SIGTERM" in text
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE)
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for one in " ".join(copied).split():
+        assert (ROOT / one).exists(), one
+        assert f"!{one}" in ignored
