@@ -316,6 +316,24 @@ async def test_the_deadline_holds_even_if_a_transport_ignores_its_timeout(monkey
 
 
 @on_virtual_time
+async def test_the_deadline_counts_from_when_the_renewal_was_sent_not_from_its_answer():
+    async with team() as t:
+        t.join("a")
+        await asyncio.sleep(10)
+        sent = []
+
+        async def slowly(call):
+            sent.append(call.at)
+            said = t.server.apply(call)  # stored at once, so others count from here
+            await asyncio.sleep(1.4)
+            return said
+
+        t.server.trouble["a"] = lambda call: slowly(call) if not sent else Reset()
+        await asyncio.sleep(20)
+        assert t.when("a", "ends") == [pytest.approx(sent[0] + 4.0, abs=0.01)]
+
+
+@on_virtual_time
 async def test_one_lost_request_ends_no_leadership():
     async with team() as t:
         t.join("a")
