@@ -49,6 +49,13 @@ class _Body(msgspec.Struct, Generic[Item], frozen=True):
     items: list[Item] | None = None
 
 
+class _Head(msgspec.Struct, frozen=True):
+    metadata: _ListMeta
+
+
+_meta_decoder = msgspec.json.Decoder(_Head)
+
+
 class PageReader(Generic[T]):
     """Reads the pages of one resource; its decoder is built once."""
 
@@ -97,15 +104,18 @@ class PageReader(Generic[T]):
     async def newest_version(self) -> str:
         """Return the newest resourceVersion, by a list of at most one object.
 
+        Without selectors: the API server would look through everything for the first match.
         Raises ApiError, TransportError.
         """
         path = self._resource.path
         response = await self._transport.request(
-            "GET", path, query=(*self._resource.query, ("limit", "1")), timeout_s=self._timeout_s
+            "GET", path, query=[("limit", "1")], timeout_s=self._timeout_s
         )
         raise_for(response, "GET", path)
-        meta, _ = self._decode(response, path)
-        return meta.resource_version
+        try:
+            return _meta_decoder.decode(response.body).metadata.resource_version
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise unreadable(response, "GET", path, str(error)) from error
 
     def _decode(self, response: Response, path: str) -> tuple[_ListMeta, list[T]]:
         try:

@@ -66,6 +66,7 @@ async def test_a_watch_begins_at_the_lists_version_with_bookmarks_and_a_jittered
         "labelSelector": "kubevirt.io=virt-launcher",
     }
     assert server.calls("LIST")[0].query["labelSelector"] == "kubevirt.io=virt-launcher"
+    assert server.calls("PROBE")[0].query == {"limit": "1"}, "cheap, whatever the selector"
 
 
 @on_virtual_time
