@@ -74,7 +74,7 @@ class ApiServer:
         self.faults.on_gone(self.forget_events)
         # Answers SelfSubjectAccessReviews: (client, resourceAttributes) -> allowed.
         self.access: Callable[[str, Object], bool] = lambda _user, _attributes: True
-        self._watch_list = watch_list
+        self.watch_list = watch_list
         self._hubs: dict[ResourceType, WatchHub] = {}
         self._subresources: dict[tuple[str, str], SubresourceHandler] = {
             ("Pod", "binding"): bind,
@@ -293,7 +293,7 @@ class ApiServer:
                 "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch "
                 "unless sendInitialEvents is provided"
             )
-        elif asked is not None and not self._watch_list:
+        elif asked is not None and not self.watch_list:
             text = (
                 "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless "
                 "the WatchList feature gate is enabled"

@@ -29,14 +29,24 @@ class HalfLineError(TransportError):
 
 
 class ClientLink:
-    """The way of one client. ``latency`` draws the seconds of one round trip."""
+    """The way of one client.
+
+    ``latency`` draws the seconds of one round trip. ``settle_s`` passes after a silence before a
+    waiting request goes on: over sockets, the time in which a client that gave up is noticed.
+    """
 
     def __init__(
-        self, faults: ApiFaults, client: str, latency: Callable[[], float] | None = None
+        self,
+        faults: ApiFaults,
+        client: str,
+        *,
+        latency: Callable[[], float] | None = None,
+        settle_s: float = 0.0,
     ) -> None:
         self.faults = faults
         self.client = client
         self._latency = latency
+        self._settle_s = settle_s
         self.closed = False
 
     @property
@@ -66,6 +76,7 @@ class ClientLink:
         await asyncio.sleep(self.half_trip_s())
         if not faults.takes_effect(client):
             await faults.until_heard(client)
+            await asyncio.sleep(self._settle_s)
             self.check(resets)
         if (refusal := faults.refusal()) is not None:
             return refusal

@@ -25,6 +25,11 @@ Closer = Callable[[], Awaitable[None]]
 
 # kube-apiserver's limit of a request body (--max-resource-write-bytes, 3 MiB).
 _BODY_LIMIT = 3 * 1024 * 1024
+# After a silence a request whose client has given up must not take effect: its handler is cancelled
+# once the socket's end is read, which on loopback takes well under this.
+_SETTLE_S = 0.02
+# Watches never end by themselves: they get this long at a close (aiohttp takes 0 for "for ever").
+_SHUTDOWN_S = 0.05
 _UNAUTHORIZED = Response(
     status=401,
     headers={"content-type": "application/json"},
@@ -45,7 +50,7 @@ async def serve(
     """
     face = _HttpFace(server, token)
     listener = web.Server(face.answer, handler_cancellation=True, access_log=None)
-    runner = web.ServerRunner(listener, shutdown_timeout=0.0)
+    runner = web.ServerRunner(listener, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
@@ -89,7 +94,7 @@ class _HttpFace:
             return _whole(_UNAUTHORIZED)
         headers = {name.lower(): value for name, value in request.headers.items()}
         headers["user-agent"] = headers.get("x-client-name") or headers.get("user-agent", "")
-        link = ClientLink(self._server.faults, headers["user-agent"])
+        link = ClientLink(self._server.faults, headers["user-agent"], settle_s=_SETTLE_S)
         query = tuple(request.query.items())
 
         def send() -> Response | WatchStream:

@@ -35,7 +35,7 @@ class MemoryTransport:
     ) -> None:
         self._server = server
         self._client = client_name
-        self._link = ClientLink(faults or server.faults, client_name, latency)
+        self._link = ClientLink(faults or server.faults, client_name, latency=latency)
         self._streams: dict[WatchLines, None] = {}  # a set in the order of opening
 
     async def request(

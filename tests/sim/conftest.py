@@ -151,6 +151,14 @@ class Watch:
         kind, obj = await self.event()
         return kind, obj["metadata"].get("name", "")
 
+    async def rest(self) -> int:
+        """Read to the end and return how many lines there were."""
+        count = 0
+        async with asyncio.timeout(DEADLINE_S):
+            async for _ in self._lines:
+                count += 1
+        return count
+
     async def end(self) -> None:
         """Wait for the end; fails when an event comes instead."""
         with pytest.raises(StopAsyncIteration):
