@@ -21,6 +21,7 @@ from remediator.sim.faults import Faults
 from remediator.sim.hosts.fleet import Fleet
 from remediator.sim.hosts.host import Host
 from remediator.sim.http_server import Closer, serve, write_kubeconfig
+from remediator.sim.http_transport import HttpTransport
 from remediator.sim.ledger import Ledger
 from remediator.sim.memory_transport import MemoryTransport
 from remediator.sim.resources import NODES, Registry
@@ -44,9 +45,14 @@ class SimCluster:
 
     ``store``, ``server``: the API. ``fleet``: the hosts. ``bmcs`` by node. ``ledger``: the truth.
     ``faults``: what can go wrong. ``vms``: the VMs by their ledger name.
+
+    With ``hosts_over_http`` the hosts reach the API server over sockets as real ones do (``http``
+    must then be called before ``start``); else, and on virtual time, in memory.
     """
 
-    def __init__(self, spec: ClusterSpec | None = None, *, clock: Clock) -> None:
+    def __init__(
+        self, spec: ClusterSpec | None = None, *, clock: Clock, hosts_over_http: bool = False
+    ) -> None:
         self.spec = spec or ClusterSpec()
         self.clock = clock
         seed = self.spec.seed
@@ -64,9 +70,11 @@ class SimCluster:
         self.control_plane.serve(self.server)
         self.ledger = Ledger(clock.now)
         self.storage = SharedStorage(self.spec.storage)
+        self._faces: HttpFaces | None = None
+        self._hosts_over_http = hosts_over_http
         self.fleet = Fleet(
             self.spec.host_specs(),
-            transport_for=self.memory_transport,
+            transport_for=self._http_transport if hosts_over_http else self.memory_transport,
             clock=clock,
             ledger=self.ledger,
             storage=self.storage,
@@ -152,13 +160,23 @@ class SimCluster:
     async def http(self, kubeconfig: Path, *, token: str | None = None) -> HttpFaces:
         """Serve the API and the BMCs on loopback sockets and write a kubeconfig; once.
 
+        With a ``token`` clients must bear it; hosts over HTTP have none.
         Raises OSError.
         """
         assert self._close_api is None, "the cluster is served already"
+        assert not (token and self._hosts_over_http), "hosts over HTTP bear no token"
         api_url, self._close_api = await serve(self.server, token=token)
         write_kubeconfig(kubeconfig, api_url, token)
         self._bmc_server = BmcServer(self.bmc_service)
-        return HttpFaces(api_url, await self._bmc_server.start(), kubeconfig)
+        self._faces = HttpFaces(api_url, await self._bmc_server.start(), kubeconfig)
+        return self._faces
+
+    def _http_transport(self, client_name: str) -> Transport:
+        return HttpTransport(self._api_url, client_name)
+
+    def _api_url(self) -> str:
+        assert self._faces is not None, "hosts over HTTP need http() before start()"
+        return self._faces.api_url
 
     def bmc_url(self, node: str, base: str = "http://bmc.sim") -> str:
         """Return the URL of a node's ComputerSystem; ``base`` is a BmcServer's URL over sockets."""

@@ -24,6 +24,7 @@ class ClusterSpec:
     ``nodes`` counts workers, ``control_plane`` further nodes that run no VMs. Shares are between 0
     and 1 and are met exactly (to the nearest VM): ``run_strategies`` by weight, ``rwx_share`` of
     the VMs with a disk, ``diskless_share`` of all VMs, ``agent_share`` of all VMs.
+    ``api_latency_s`` is the mean round trip in memory.
     """
 
     nodes: int = 12

@@ -52,6 +52,7 @@ class Fleet:
         self.volumes = VolumeIndex()
         self.defect: BaseException | None = None
         self._transport = transport_for("fleet")
+        self._transports = [self._transport]
         self._pods: dict[str, dict[str, Obj]] = {}
         self._vmis: dict[str, dict[str, Obj]] = {}
         self._vmi_nodes: dict[str, set[str]] = {}
@@ -73,10 +74,12 @@ class Fleet:
         )
         self.hosts: dict[str, Host] = {}
         for spec in specs:
+            transport = transport_for(spec.name)
+            self._transports.append(transport)
             self.hosts[spec.name] = Host(
                 spec,
                 self,
-                transport_for(spec.name),
+                transport,
                 rng=random.Random(f"host/{seed}/{spec.name}"),
                 settings=self.settings,
             )
@@ -111,6 +114,8 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        for transport in self._transports:
+            await transport.close()
         if self.defect is not None:
             raise self.defect
 

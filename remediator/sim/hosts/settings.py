@@ -45,6 +45,8 @@ class HostSettings:
     """k8s kubelet, lab section 2: also a pod deleted with grace 0 is killed with 1 s grace."""
     domain_start_s: Range = (0.8, 1.2)
     """lab section 10: from a Scheduled VMI to a running domain."""
+    launcher_silent_s: float = 180.0
+    """kv virt-handler: a Scheduled VMI whose launcher is silent for 3 min is Failed."""
     guest_shutdown_s: Range = (4.0, 6.0)
     """lab section 2: an orderly shutdown of a guest; it writes until its end."""
     os_boot_s: float = 30.0

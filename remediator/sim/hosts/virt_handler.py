@@ -52,14 +52,21 @@ class VirtHandler(HostProcess):
         self._starting: set[str] = set()
         self._reporting: set[str] = set()  # VMIs that have a report under way
         self._dirty: set[str] = set()  # of these, those whose truth changed meanwhile
+        self._waiting: set[str] = set()  # Scheduled VMIs without a launcher that answers
+        self._given_up: set[str] = set()  # of these, those that had none for too long
 
     def start(self, vmis: Mapping[str, Obj], *, warm: bool) -> None:
         """Begin, with the VMIs that name this node now."""
         self.running = True
         self.vmis = dict(vmis)
-        self._starting.clear()
-        self._reporting.clear()
-        self._dirty.clear()
+        for known in (
+            self._starting,
+            self._reporting,
+            self._dirty,
+            self._waiting,
+            self._given_up,
+        ):
+            known.clear()
         self.migrations.clear()
         self.spawn(self._keep_heartbeat(warm=warm))
         if not warm:
@@ -154,7 +161,23 @@ class VirtHandler(HostProcess):
         ):
             self._starting.add(uid)
             self.spawn(self._start_domain(launcher, vmi))
+        elif self._has_no_launcher(vmi, launcher) and uid not in self._waiting:
+            self._waiting.add(uid)
+            self.spawn(self._await_launcher(uid))
         if self._differs(vmi, launcher):
+            self.report(uid)
+
+    def _has_no_launcher(self, vmi: Obj, launcher: Launcher | None) -> bool:
+        gone = launcher is None or (launcher.domain is None and launcher.exited.is_set())
+        return gone and phase_of(vmi) == "Scheduled" and node_of(vmi) == self.host.name
+
+    async def _await_launcher(self, uid: str) -> None:
+        """Give a Scheduled VMI up whose launcher does not answer for too long."""
+        await self.sleep(self.host.settings.launcher_silent_s)
+        self._waiting.discard(uid)
+        vmi = self.vmis.get(uid)
+        if vmi is not None and self._has_no_launcher(vmi, self.host.launchers.get(uid)):
+            self._given_up.add(uid)
             self.report(uid)
 
     async def _start_domain(self, launcher: Launcher, vmi: Obj) -> None:
@@ -203,6 +226,8 @@ class VirtHandler(HostProcess):
             return False
         domain = None if launcher is None else launcher.domain
         if domain is None:
+            if vmi["metadata"]["uid"] in self._given_up:
+                return True
             return phase == "Running" and not self.migrations.moved_away(vmi)
         if not domain.alive:
             return domain.end is not DomainEnd.MIGRATED
