@@ -46,7 +46,7 @@ _DURATION_CAP_S = 60.0
 _SHORTEST_WAIT_S = 0.001
 
 
-class ElectionSettings(msgspec.Struct, frozen=True, kw_only=True):
+class ElectionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Durations of an election; see the module for how they depend on each other.
 
     Raises ValueError when they could let two leaders work at once.

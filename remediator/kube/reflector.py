@@ -43,7 +43,7 @@ WatchProblem = ApiError | InStreamError | WatchSilentError | TransportError
 _log = structlog.get_logger(__name__)
 
 
-class ReflectorSettings(msgspec.Struct, frozen=True, kw_only=True):
+class ReflectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How patient a reflector is. The defaults' sources are named."""
 
     page_limit: int = PAGE_LIMIT
