@@ -28,7 +28,7 @@ REPLACE_AFTER_S = 6.0
 WATCH_EVERY_S = 0.25
 PROBE_TIMEOUT_S = 2.0
 HOOK_TIMEOUT_S = 30.0
-API_TIMEOUT_S = 5.0
+API_TIMEOUT_S = 3.0
 
 _json = msgspec.json.Decoder(dict[str, Any])
 
@@ -91,6 +91,7 @@ class BusConnection:
         self._watcher: asyncio.Task[None] | None = None
         self._hooks: asyncio.Task[None] | None = None
         self._probe: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Timeout] = set()
         self._retired: set[asyncio.Task[None]] = set()
         self._callbacks = Callbacks(up=self._on_up, down=self._on_down, failed=self._on_error)
 
@@ -158,19 +159,21 @@ class BusConnection:
         headers: dict[str, str] | None = None,
         timeout_s: float = API_TIMEOUT_S,
     ) -> Msg:
-        """Ask and wait for one answer.
+        """Ask and wait for one answer; give up at once when the connection breaks.
 
         Raises BusUnavailableError when there is none in time, when nobody listens (a stream that
         does not exist answers so) or when disconnected: the outcome is then unknown.
         """
         if not self.connected:
             raise BusUnavailableError("NATS is away")
-        client = self.client
+        client, epoch = self.client, self.epoch
         try:
-            return await _ask(client, subject, payload, headers, timeout_s)
+            return await self._ask(client, subject, payload, headers, timeout_s)
         except nats.errors.NoRespondersError as error:
             raise BusUnavailableError(f"nobody answers on {subject}") from error
         except TimeoutError as error:
+            if self.epoch != epoch or not self._up.is_set():
+                raise BusUnavailableError(f"the connection broke while asking {subject}") from error
             self.suspect(f"no answer on {subject}")
             raise BusUnavailableError(f"no answer on {subject} in {timeout_s:g} s") from error
         except (nats.errors.Error, OSError) as error:
@@ -193,6 +196,31 @@ class BusConnection:
         if code == 503:
             raise BusUnavailableError(f"JetStream is not ready: {description}")
         raise JetStreamError(code, int(error.get("err_code", 0)), description)
+
+    async def _ask(
+        self,
+        client: Client,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str] | None,
+        timeout_s: float,
+    ) -> Msg:
+        """Ask with our own deadline.
+
+        nats-py's goes through ``asyncio.wait_for``, which before Python 3.12 swallows a
+        cancellation that arrives together with the answer: a cancelled task would run on for ever.
+        """
+        async with asyncio.timeout(timeout_s) as deadline:
+            self._asking.add(deadline)
+            try:
+                return await client.request(
+                    subject,
+                    payload,
+                    timeout=None,  # type: ignore[arg-type]  # wait_for(…, None) is a plain await
+                    headers=headers,
+                )
+            finally:
+                self._asking.discard(deadline)
 
     def suspect(self, why: str) -> None:
         """Probe the connection, because an answer is overdue; replace it if nobody is there."""
@@ -237,6 +265,8 @@ class BusConnection:
             return
         self._up.clear()
         self._down_since = asyncio.get_running_loop().time()
+        for deadline in self._asking:
+            deadline.reschedule(self._down_since)  # no answer will come
         self._wake()
         if not self._closing:
             _log.warning("nats_disconnected", name=self.name)
@@ -290,15 +320,14 @@ class BusConnection:
         try:
             # Not client.flush(): a PONG that comes after its deadline kills nats-py's read loop
             # (it sets a result on a cancelled future).
-            await _ask(client, "$JS.API.INFO", b"", None, PROBE_TIMEOUT_S)
+            await self._ask(client, "$JS.API.INFO", b"", None, PROBE_TIMEOUT_S)
         except nats.errors.NoRespondersError:
             return  # JetStream is not up, but the server answered
         except (nats.errors.Error, OSError, TimeoutError):
             if client is self._client and client.is_connected and not self._closing:
                 _log.warning("nats_half_open", name=self.name, why=why)
-                self._down_since = float("-inf")
-                self._up.clear()
-                self._wake()
+                self._mark_down()
+                self._down_since = float("-inf")  # replace it now, not after a grace
 
     async def _replace(self) -> None:
         """Throw the client away and open another, for as long as it takes."""
@@ -320,20 +349,3 @@ class BusConnection:
             _log.info("nats_client_replaced", name=self.name)
             self._reconnected()
             return
-
-
-async def _ask(
-    client: Client, subject: str, payload: bytes, headers: dict[str, str] | None, timeout_s: float
-) -> Msg:
-    """Ask with our own deadline.
-
-    nats-py's goes through ``asyncio.wait_for``, which before Python 3.12 swallows a cancellation
-    that arrives together with the answer: a cancelled task would run on for ever.
-    """
-    async with asyncio.timeout(timeout_s):
-        return await client.request(
-            subject,
-            payload,
-            timeout=None,  # type: ignore[arg-type]  # wait_for(…, None) is a plain await
-            headers=headers,
-        )

@@ -5,7 +5,8 @@ never notices that a memory stream was made anew. This one is a plain push consu
 acknowledgements, whose messages are counted here: a gap in the consumer's own numbering, silence
 longer than ``SILENCE_S`` (the server sends a heartbeat every ``IDLE_HEARTBEAT_S``), or a reconnect
 each lead to a new consumer that starts behind the last message delivered. A stream that was made
-anew (its creation time differs) is delivered from its first message.
+anew (its creation time differs) is delivered from its first message. A stream that lost its end in
+a crash, so that sequence numbers were given twice, is delivered from the time of the last message.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import nats.errors
@@ -65,6 +67,8 @@ class Feed:
         self._rng = rng or random.Random()  # noqa: S311 - jitter is no secret
         self._next_seq = from_seq
         self._created: str | None = None
+        self._last_time_ns = 0  # when the last message delivered was stored
+        self._resume_by_time = False
         self._dseq = 0
         self._heard_at = 0.0
         self._handled = 0
@@ -122,7 +126,7 @@ class Feed:
 
     async def _create_consumer(self, inbox: str) -> str:
         before = await self._connection.api(f"STREAM.INFO.{self._stream}")
-        self._place_start(before)
+        await self._place_start(before)
         answer = await self._connection.api(
             f"CONSUMER.CREATE.{self._stream}",
             {"stream_name": self._stream, "config": self._consumer_config(inbox)},
@@ -132,15 +136,35 @@ class Feed:
             raise _Broken("the stream was made anew meanwhile")
         return str(answer["name"])
 
-    def _place_start(self, info: dict[str, Any]) -> None:
+    async def _place_start(self, info: dict[str, Any]) -> None:
         created, last_seq = str(info["created"]), int(info["state"]["last_seq"])
+        self._resume_by_time = False
         if self._created is None:
             if self._next_seq <= 0:
                 self._next_seq = last_seq + 1
-        elif created != self._created or last_seq + 1 < self._next_seq:
+        elif created != self._created:
             _log.warning("stream_made_anew", stream=self._stream)
             self._next_seq = 1
+            self._last_time_ns = 0
+        elif last_seq + 1 < self._next_seq or await self._another_took_its_place():
+            _log.warning("stream_lost_its_end", stream=self._stream, last_seq=last_seq)
+            self._resume_by_time = self._last_time_ns > 0
+            self._next_seq = last_seq + 1
         self._created = created
+
+    async def _another_took_its_place(self) -> bool:
+        """Whether the sequence of the last message delivered now belongs to another message."""
+        if not self._last_time_ns:
+            return False
+        try:
+            answer = await self._connection.api(
+                f"STREAM.MSG.GET.{self._stream}", {"seq": self._next_seq - 1}
+            )
+        except JetStreamError as error:
+            if error.code == 404:  # replaced by a newer one of its subject, or too old: as usual
+                return False
+            raise
+        return _nanoseconds(answer["message"]["time"]) != self._last_time_ns
 
     def _consumer_config(self, inbox: str) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -156,6 +180,10 @@ class Feed:
             "num_replicas": 1,
             "mem_storage": True,
         }
+        if self._resume_by_time:
+            del config["opt_start_seq"]
+            config["deliver_policy"] = "by_start_time"
+            config["opt_start_time"] = _rfc3339(self._last_time_ns + 1)
         if len(self._filters) == 1:
             config["filter_subject"] = self._filters[0]
         elif self._filters:
@@ -178,6 +206,7 @@ class Feed:
             return
         self._dseq = consumer_seq
         self._next_seq = stream_seq + 1
+        self._last_time_ns = int(parts[7 + shift])
         try:
             waiting = self._deliver(StoredRecord(stream_seq, message.subject, message.data))
             if waiting is not None:
@@ -219,3 +248,15 @@ class Feed:
                 await client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{consumer}")
         except (nats.errors.Error, OSError) as error:
             _log.debug("feed_discard_failed", stream=self._stream, error=str(error))
+
+
+def _nanoseconds(rfc3339: str) -> int:
+    """Parse JetStream's UTC time, which has nanoseconds, in whole nanoseconds since the epoch."""
+    whole, _, fraction = rfc3339.removesuffix("Z").partition(".")
+    seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
+    return seconds * _SECOND_NS + int(fraction.ljust(9, "0") or "0")
+
+
+def _rfc3339(time_ns: int) -> str:
+    seconds, fraction = divmod(time_ns, _SECOND_NS)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"

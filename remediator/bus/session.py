@@ -244,7 +244,7 @@ def _explain(settings: NatsSettings, error: Exception | None) -> BusUnavailableE
     if any(sign in text for sign in _REFUSED_LOGIN):
         return BusRefusedError(f"NATS at {where} refused our login: check nats.user and its file")
     if any(sign in text for sign in _NO_GREETING):
-        # No lasting refusal: a server that is just ending, or a load balancer without one, hangs up.
+        # No lasting refusal: a server that is ending, or a load balancer without one, hangs up.
         return BusUnavailableError(
             f"what answers at {where} is not a NATS server, or hangs up before its greeting"
         )

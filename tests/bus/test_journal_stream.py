@@ -49,20 +49,17 @@ async def test_no_acknowledged_record_is_lost_when_the_server_is_killed(watched,
                 rng.uniform(0, 0.002), os.kill, watched.pid, signal.SIGKILL
             )
         assert await append(journal, n) == n
-    assert journal.retried >= len(kills)
+    assert connection.reconnects >= 3
+    assert journal.retried >= 1  # some blows fell into an append
     records = [record async for record in journal.read(1)]
     assert [record.payload for record in records] == [f"record {n}".encode() for n in range(1, 301)]
 
 
-async def test_an_append_whose_answer_is_lost_returns_where_it_was_stored(
-    server, proxied, proxy, until
-):
+async def test_an_append_whose_answer_is_lost_returns_where_it_was_stored(server, proxied):
     journal = NatsJournal(proxied, settings=FAST)
     assert await append(journal, 1) == 1
     direct = await connect(server.settings, "direct")
     # The request passes, the answer does not: the fate of the first attempt is unknown.
-    for pair in proxy._pairs:
-        pair.answering = False
     client = proxied.client
     real = client._request_sub_callback
 
@@ -122,7 +119,7 @@ async def test_a_stopped_server_ends_an_append_at_its_deadline(server, connectio
             await append(journal, 1)
 
 
-async def test_an_append_of_unknown_fate_is_stored_once_or_never(server, connection, pause, until):
+async def test_an_append_of_unknown_fate_is_stored_once_or_never(server, connection, pause):
     settings = JournalSettings(append_deadline_s=0.6, attempt_s=0.2)
     pause(server.pid)
     with pytest.raises(BusUnavailableError):
@@ -201,7 +198,7 @@ async def test_a_read_goes_on_over_a_restart(watched, connection):
     assert found == list(range(1, 101))
 
 
-async def test_a_read_ends_when_nats_stays_away(server, connection, pause, until):
+async def test_a_read_ends_when_nats_stays_away(server, connection, pause):
     journal = NatsJournal(connection, settings=JournalSettings(read_stall_s=1.0))
     for n in range(1, 4):
         await append(journal, n)
@@ -219,7 +216,7 @@ async def test_tail_follows_over_kill_and_stop_without_gap_or_repeat(watched, co
     async def follow() -> None:
         async with contextlib.aclosing(journal.tail(3)) as records:
             async for record in records:
-                found.append(record.seq)
+                found.append(record.seq)  # noqa: PERF401 - looked at while it grows
 
     task = asyncio.create_task(follow())
     for n in range(1, 121):

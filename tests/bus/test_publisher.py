@@ -85,7 +85,7 @@ async def test_the_same_id_is_stored_once(connection, run):
 
 async def test_acks_that_die_with_the_server_leak_nothing(watched, connection, run, until, pause):
     """nats-py's publish_async loses a permit for each of them, for ever."""
-    subject = [subjects.signal("lease", "node", f"n{n}") for n in range(200)]
+    subject = [subjects.decision("node", f"n{n}") for n in range(200)]
     publisher = Publisher(connection, settings=PublisherSettings(window=32))
     async with run(publisher.run()):
         for round_ in range(3):
@@ -99,7 +99,7 @@ async def test_acks_that_die_with_the_server_leak_nothing(watched, connection, r
             assert await publisher.flush(15)
         assert publisher.in_flight == 0
         assert publisher.retried >= 32
-    assert Counter(await stored(connection, "SIGNALS")) == Counter(
+    assert Counter(await stored(connection, "DECISIONS")) == Counter(
         (subject[n], b"%d" % round_) for n in range(200) for round_ in range(3)
     )
 
@@ -227,16 +227,16 @@ async def test_natspy_still_swallows_the_cancellation(server, connection, pause)
 async def test_a_marker_never_overtakes_through_kills_and_stops(watched, connection, run):
     """Each marker carries how many beats were offered before it; all must be stored by then.
 
-    SIGNALS keeps every message on disk, so its order shows what overtook what.
+    DECISIONS keeps every message, through kills too, so its order shows what overtook what.
     """
     rng = random.Random(7)
     publisher = Publisher(connection, settings=PublisherSettings(window=32, ack_timeout_s=0.4))
     offered = 0
-    marker = subjects.signal("progress", "watch", "w")
+    marker = subjects.decision("watch", "w")
     async with run(publisher.run()):
         for round_ in range(30):
             for _ in range(rng.randrange(1, 80)):
-                publisher.offer(subjects.signal("lease", "node", f"n{offered}"), b"%d" % offered)
+                publisher.offer(subjects.decision("node", f"n{offered}"), b"%d" % offered)
                 offered += 1
             publisher.offer(marker, b"%d" % offered, barrier=True)
             if round_ in (8, 20):
@@ -249,7 +249,7 @@ async def test_a_marker_never_overtakes_through_kills_and_stops(watched, connect
         assert await publisher.flush(30)
     assert connection.reconnects >= 2
     beats, markers = set(), 0
-    for subject, payload in await stored(connection, "SIGNALS"):
+    for subject, payload in await stored(connection, "DECISIONS"):
         if subject == marker:
             markers += 1
             assert beats >= set(range(int(payload)))
@@ -283,14 +283,14 @@ async def test_a_newer_message_of_a_subject_is_never_stored_before_the_older(
     rng = random.Random(3)
     async with run(publisher.run()):
         for value in range(400):
-            publisher.offer(subjects.signal("lease", "node", f"n{value % 5}"), b"%d" % value)
+            publisher.offer(subjects.decision("node", f"n{value % 5}"), b"%d" % value)
             if value in (100, 250):
                 os.kill(watched.pid, signal.SIGKILL)
             if value % 10 == 0:
                 await asyncio.sleep(rng.uniform(0, 0.05))
         assert await publisher.flush(20)
     last: dict[str, int] = {}
-    for subject, payload in await stored(connection, "SIGNALS"):
+    for subject, payload in await stored(connection, "DECISIONS"):
         assert last.get(subject, -1) < int(payload)
         last[subject] = int(payload)
     assert sorted(last.values()) == [395, 396, 397, 398, 399]
