@@ -26,6 +26,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 ACTIONS = ("cordon", "fence", "release", "force-stop", "start", "uncordon")
 GUARD_LIMIT = 32  # distinct guard names that get a series of their own; the rest is "other"
+INCIDENT_LIMIT = 1000  # incidents measured at once
+
+_LOST = (Verdict.DEAD, Verdict.UNREACHABLE, Verdict.ISOLATED)
 
 # A verdict on leases alone is due within 15 s, a whole recovery within a minute or two.
 _STORY_BUCKETS = (1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 900.0)
@@ -48,6 +51,8 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
+        self._lost: dict[str, float] = {}  # incident -> when its verdict was recorded
+        self._proven: dict[str, float] = {}  # incident -> when its proof was held
         self._make_observing()
         self._make_deciding()
         self._make_plumbing()
@@ -140,7 +145,7 @@ class Metrics:
         )
         self.time_to_recovery = Histogram(
             "remediator_time_to_recovery_seconds",
-            "From the verdict to the last VM of the node running again.",
+            "From the verdict to the end of an incident in which a node was proven dead.",
             buckets=_STORY_BUCKETS,
             registry=registry,
         )
@@ -205,6 +210,7 @@ class Metrics:
     def decision(self, decision: Decision) -> None:
         """Count a record that the journal acknowledged, with its verdict, refusals and outcome."""
         self.journal_head.set(decision.seq)
+        self._story(decision)
         self._decisions.inc(decision.kind.value)
         if decision.verdict is not None and decision.kind in (
             DecisionKind.OPENED,
@@ -220,6 +226,34 @@ class Metrics:
             self._actions[kind, outcome.status.value].inc()
             took_s = max(0.0, outcome.finished_at - outcome.started_at)
             self.action_seconds.labels(kind).observe(took_s)
+
+    def _story(self, decision: Decision) -> None:
+        """Measure an incident from its verdict to its proof and to its end, by the journal's times.
+
+        Only incidents whose verdict this process recorded: after a take-over the rest of one is not
+        measured. Bounded: the oldest is forgotten.
+        """
+        incident = decision.incident
+        if decision.verdict in _LOST and incident not in self._lost:
+            lease = next((row for row in decision.evidence if row.plane == Plane.LEASE), None)
+            if lease is not None:
+                self.time_to_verdict.observe(lease.since_s)
+            self._lost[incident] = decision.at
+            if len(self._lost) > INCIDENT_LIMIT:
+                oldest = next(iter(self._lost))
+                self._lost.pop(oldest)
+                self._proven.pop(oldest, None)
+        lost_at = self._lost.get(incident)
+        if lost_at is None:
+            return
+        proof = decision.proof or (decision.outcome.proof if decision.outcome else None)
+        if proof is not None and incident not in self._proven:
+            self._proven[incident] = proof.at
+            self.time_to_proof.observe(max(0.0, proof.at - lost_at))
+        if decision.kind is DecisionKind.RESOLVED:
+            del self._lost[incident]
+            if self._proven.pop(incident, None) is not None:
+                self.time_to_recovery.observe(max(0.0, decision.at - lost_at))
 
     def _guard_label(self, guard: str) -> str:
         """Keep guard names bounded even where one carries a name of the cluster, such as a zone."""

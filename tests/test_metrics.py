@@ -6,8 +6,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from remediator.engine.chain import Decision, DecisionKind, GuardRow
-from remediator.engine.model import Outcome, OutcomeStatus, Verdict, node_subject
+from remediator.engine.chain import Decision, DecisionKind, EvidenceRow, GuardRow
+from remediator.engine.model import Outcome, OutcomeStatus, Proof, ProofKind, Verdict, node_subject
 from remediator.metrics import GUARD_LIMIT, Metrics
 
 
@@ -22,7 +22,8 @@ def value(metrics, name, **labels):
 
 def decision(**fields):
     return Decision(
-        seq=5, prev="", at=0.0, leader="a", epoch=1, subject=node_subject("n1"), why="", **fields
+        **{"seq": 5, "prev": "", "at": 0.0, "leader": "a", "epoch": 1, "why": "", **fields},
+        subject=node_subject("n1"),
     )
 
 
@@ -54,6 +55,25 @@ def test_an_outcome_counts_by_what_was_done(metrics):
     name = "remediator_actions_total"
     assert value(metrics, name, action="force-stop", outcome="failed") == 1
     assert value(metrics, "remediator_action_duration_seconds_sum", action="force-stop") == 2.0
+
+
+def test_an_incident_is_measured_from_its_verdict_to_proof_and_end(metrics):
+    lease = EvidenceRow(plane="lease", value="silent", since_s=12.5)
+    proof = Proof(kind=ProofKind.REBOOTED, node="n1", boot_id="b", at=108.0, source="x")
+    for incident, kind, at, fields in (
+        ("inc-1", DecisionKind.OPENED, 99.0, {"verdict": Verdict.SUSPECT}),
+        ("inc-1", DecisionKind.VERDICT, 100.0, {"verdict": Verdict.DEAD, "evidence": (lease,)}),
+        ("inc-2", DecisionKind.VERDICT, 100.0, {"verdict": Verdict.DEAD, "evidence": (lease,)}),
+        ("inc-1", DecisionKind.FINISHED, 109.0, {"proof": proof}),
+        ("inc-1", DecisionKind.STARTED, 110.0, {"proof": proof}),
+        ("inc-1", DecisionKind.RESOLVED, 160.0, {}),
+        ("inc-2", DecisionKind.RESOLVED, 130.0, {}),  # the node came back: nothing was recovered
+        ("inc-3", DecisionKind.RESOLVED, 190.0, {"proof": proof}),  # begun by an earlier leader
+    ):
+        metrics.decision(decision(kind=kind, at=at, incident=incident, **fields))
+    for name, total, count in (("verdict", 25.0, 2), ("proof", 8.0, 1), ("recovery", 60.0, 1)):
+        assert value(metrics, f"remediator_time_to_{name}_seconds_sum") == total
+        assert value(metrics, f"remediator_time_to_{name}_seconds_count") == count
 
 
 def test_guard_names_cannot_grow_without_bound(metrics):

@@ -80,7 +80,6 @@ def show(seq: int, output: str, **given: Any) -> int:
 
     async def work(source: DecisionSource) -> int:
         from remediator.journal.explain import explain  # noqa: PLC0415 - not needed for --help
-        from remediator.journal.query import LIMIT_MAX, DecisionQuery  # noqa: PLC0415 - the same
 
         found = await source.get(seq)
         if found is None:
@@ -89,13 +88,7 @@ def show(seq: int, output: str, **given: Any) -> int:
             click.echo(dump(_plain(found), output), nl=False)
             return ExitCode.OK
         decision = found.decision
-        story = (
-            await source.select(
-                DecisionQuery(incident=decision.incident, after_seq=0, limit=LIMIT_MAX)
-            )
-            if decision.incident
-            else []
-        )
+        story = await _story(source, decision.incident) if decision.incident else []
         click.echo(explain(decision, [one.decision for one in story]), nl=False)
         return ExitCode.OK
 
@@ -173,6 +166,18 @@ async def _query(given: dict[str, Any], **more: Any) -> DecisionQuery:
         text = "; ".join(f"--{dotted(one.path)}: {one.text}" for one in problems)
         raise CommandError(ExitCode.USAGE, text)
     return query
+
+
+async def _story(source: DecisionSource, incident: str) -> list[StoredDecision]:
+    from remediator.journal import query as queries  # noqa: PLC0415 - not needed for --help
+
+    found: list[StoredDecision] = []
+    question: DecisionQuery | None = queries.story_page(incident)
+    while question is not None:
+        page = await source.select(question)
+        found += page
+        question = queries.next_story_page(question, page, len(found))
+    return found
 
 
 def _plain(found: StoredDecision) -> Any:

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 
 from remediator.durations import format_duration
 from remediator.engine.chain import Decision, DecisionKind, GuardRow
-from remediator.engine.model import OutcomeStatus, Plane, Proof, Verdict
+from remediator.engine.model import OutcomeStatus, Plane
 from remediator.engine.verdicts import ROWS
 from remediator.journal.rows import kind_of_work
+from remediator.journal.story import proof_of, records, times, vms
 
 _KIND_WORDS = {
     DecisionKind.LEADING: "This daemon became leader",
@@ -31,7 +32,7 @@ _KIND_WORDS = {
     DecisionKind.RESOLVED: "The incident was resolved",
 }
 _ANSWERS = {"grant": "yes", "wait": "not yet", "refuse": "no"}
-_LOST = (Verdict.DEAD, Verdict.UNREACHABLE, Verdict.ISOLATED)
+_VMS_MAX = 20
 _WIDTH = 10  # of the first column
 
 
@@ -56,8 +57,9 @@ def explain(decision: Decision, story: Sequence[Decision] = ()) -> str:
         ("What the plan was", _plan(decision, told)),
         ("What proof was held", _proof(told)),
         ("What was done", _action(decision)),
-        ("The whole incident", _story(decision, story)),
-        ("How long it took", _times(story)),
+        ("The whole incident", records(decision, story)),
+        ("Its VMs, counted from the verdict", vms(story)),
+        ("How long it took", times(story)),
     ):
         section = list(body)
         if section:
@@ -67,6 +69,8 @@ def explain(decision: Decision, story: Sequence[Decision] = ()) -> str:
 
 def _headline(decision: Decision) -> Iterator[str]:
     words = _KIND_WORDS.get(decision.kind, str(decision.kind))
+    if decision.action is not None:
+        words = words.replace("An action", f"The action {kind_of_work(decision)}")
     yield f"Decision {decision.seq}, {clock(decision.at)}: {decision.subject}"
     yield f"{words}: {decision.why}"
     facts = []
@@ -90,8 +94,9 @@ def _latest(told: Sequence[Decision], has: Callable[[Decision], object]) -> Deci
 
 def _origin(decision: Decision, source: Decision) -> Iterator[str]:
     if source.seq != decision.seq:
-        ago = format_duration(decision.at - source.at)
-        yield f"(from decision {source.seq}, {ago} earlier)"
+        ago_s = decision.at - source.at
+        when = f"{format_duration(ago_s)} earlier" if ago_s >= 0.01 else "at the same moment"
+        yield f"(from decision {source.seq}, {when})"
 
 
 def _seen(decision: Decision, told: Sequence[Decision]) -> Iterator[str]:
@@ -165,17 +170,15 @@ def _plan(decision: Decision, told: Sequence[Decision]) -> Iterator[str]:
     if plan.fence_method:
         yield f"fence by: {plan.fence_method}"
     yield f"proof that counts: {' or '.join(plan.required_proof) or 'none'}"
-    for vm in plan.vms:
+    for vm in plan.vms[:_VMS_MAX]:
         yield f"{vm.vm} ({vm.run_strategy or 'no VirtualMachine'}): {vm.treatment}: {vm.why}"
-
-
-def _proof_of(decision: Decision) -> Proof | None:
-    return decision.proof or (decision.outcome.proof if decision.outcome else None)
+    if len(plan.vms) > _VMS_MAX:
+        yield f"… and {len(plan.vms) - _VMS_MAX} more VMs"
 
 
 def _proof(told: Sequence[Decision]) -> Iterator[str]:
-    source = _latest(told, _proof_of)
-    proof = _proof_of(source) if source is not None else None
+    source = _latest(told, proof_of)
+    proof = proof_of(source) if source is not None else None
     if proof is not None:
         detail = f": {proof.detail}" if proof.detail else ""
         yield f"{proof.kind}, from {proof.source} at {clock(proof.at)}{detail}"
@@ -198,36 +201,3 @@ def _action(decision: Decision) -> Iterator[str]:
             yield "nothing had to be changed: the world was already as wanted"
     elif action is not None and decision.kind in (DecisionKind.STARTED, DecisionKind.RESUMED):
         yield "its outcome is a later record"
-
-
-def _story(decision: Decision, story: Sequence[Decision]) -> Iterator[str]:
-    if len(story) < 2:
-        return
-    began = story[0].at
-    for one in story:
-        mark = ">" if one.seq == decision.seq else " "
-        about = "" if one.subject == story[0].subject else f"{one.subject}: "
-        done = kind_of_work(one)
-        what = f"{one.kind} {done}".strip()
-        yield f"{mark} {f'+{one.at - began:.1f} s':>9}  {one.seq:>6}  {what:<20} {about}{one.why}"
-
-
-def _times(story: Sequence[Decision]) -> Iterator[str]:
-    """Say how long each part of the incident took, and each action."""
-    lost = next((one for one in story if one.verdict in _LOST), None)
-    proven = next((one for one in story if _proof_of(one)), None)
-    if lost is not None:
-        lease = next((seen for seen in lost.evidence if seen.plane == "lease"), None)
-        if lease is not None:
-            yield f"{format_duration(lease.since_s)} from the last sign of life to the verdict"
-    if lost is not None and proven is not None:
-        proof = _proof_of(proven)
-        at = proof.at if proof is not None else proven.at
-        yield f"{format_duration(max(0.0, at - lost.at))} from the verdict to proof"
-    end = next((one for one in reversed(story) if one.kind is DecisionKind.RESOLVED), None)
-    if lost is not None and end is not None and end.at >= lost.at:
-        yield f"{format_duration(end.at - lost.at)} from the verdict to the end of the incident"
-    for one in story:
-        if one.outcome is not None:
-            took = format_duration(one.outcome.finished_at - one.outcome.started_at)
-            yield f"{took} for {kind_of_work(one) or 'action'} {one.subject} ({one.outcome.status})"

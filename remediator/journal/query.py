@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -13,6 +13,7 @@ from remediator.journal.links import decode
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 1000
+STORY_MAX = 10_000  # records of one incident that are looked at together
 
 
 class DecisionQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,8 +76,28 @@ def get(connection: sqlite3.Connection, seq: int) -> StoredDecision | None:
 
 
 def story(connection: sqlite3.Connection, incident: str) -> list[StoredDecision]:
-    """Return an incident's records, oldest first, at most LIMIT_MAX. Raises sqlite3.Error."""
-    return select(connection, DecisionQuery(incident=incident, after_seq=0, limit=LIMIT_MAX))
+    """Return an incident's records, oldest first, at most STORY_MAX. Raises sqlite3.Error."""
+    found: list[StoredDecision] = []
+    question = story_page(incident)
+    while question is not None:
+        page = select(connection, question)
+        found += page
+        question = next_story_page(question, page, len(found))
+    return found
+
+
+def story_page(incident: str) -> DecisionQuery:
+    """Return the question for the first page of an incident's records."""
+    return DecisionQuery(incident=incident, after_seq=0, limit=LIMIT_MAX)
+
+
+def next_story_page(
+    question: DecisionQuery, page: Sequence[StoredDecision], so_far: int
+) -> DecisionQuery | None:
+    """Return the question for the page after ``page``, None after the last."""
+    if len(page) < LIMIT_MAX or so_far >= STORY_MAX:
+        return None
+    return msgspec.structs.replace(question, after_seq=page[-1].seq)
 
 
 def _conditions(query: DecisionQuery) -> Iterator[tuple[str, list[object]]]:

@@ -239,7 +239,7 @@ def write_incident(book: Book) -> None:
     )  # fmt: skip
     book.write(
         DecisionKind.PROGRESS, vm, "runs on n7", at=START + 26, state=IncidentState.RECOVERING,
-        **common,
+        stage="running", **common,
     )  # fmt: skip
     book.write(
         DecisionKind.RESOLVED, node, "all VMs run; node n3 stays fenced", at=START + 60,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from remediator.engine.chain import DecisionKind, GuardRow
-from remediator.engine.model import IncidentState, Outcome, OutcomeStatus, Verdict
+from remediator.engine.model import IncidentState, Outcome, OutcomeStatus, Verdict, vm_subject
 from remediator.journal.explain import explain
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -89,3 +89,45 @@ def test_what_came_later_is_not_taken_for_known_then(dead_node):
     assert "power-off-verified" not in before
     assert "Unreachable" not in before
     assert "runs on n7" in after
+
+
+def test_an_incident_with_thousands_of_records_stays_readable(dead_node):
+    for number in range(500):
+        dead_node.write(
+            DecisionKind.PROGRESS,
+            vm_subject("many", f"vm{number}"),
+            f"vm{number} is up",
+            at=1_790_000_100.0 + number,
+            incident="inc-2",
+            stage="up",
+        )
+    told = story(dead_node)
+    text = explain(told[250], told)
+    assert text.count("\n") < 150
+    assert f">  +{told[250].at - told[0].at:.1f} s" in text.replace("    ", "")
+    assert "more: remediator decisions list --incident inc-2" in text
+    assert "opened" in text
+    assert "vm499 is up" in text
+    assert "… 481 more VMs" in text
+
+
+def test_many_actions_of_a_kind_are_told_in_one_line(dead_node):
+    action = dead_node.written[6][0].action
+    for number in range(3):
+        dead_node.write(
+            DecisionKind.FINISHED,
+            vm_subject("many", f"vm{number}"),
+            "done",
+            at=1_790_000_100.0 + number,
+            incident="inc-2",
+            action=action,
+            outcome=Outcome(
+                action_id=action.id,
+                status=OutcomeStatus.FAILED if number == 2 else OutcomeStatus.SUCCEEDED,
+                detail="",
+                started_at=1_790_000_100.0,
+                finished_at=1_790_000_101.0 + number,
+            ),
+        )
+    text = explain(dead_node.written[-1][0], story(dead_node))
+    assert "force-stop: 0.3 s to 3 s, 4 times (3 succeeded, 1 failed)" in text

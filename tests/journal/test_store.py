@@ -208,3 +208,12 @@ def test_reading_never_makes_or_changes_a_file(tmp_path):
     (tmp_path / "text.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(StoreError, match="cannot be read"):
         schema.open_for_reading(tmp_path / "text.sqlite")
+
+
+async def test_a_story_longer_than_a_page_is_whole(store, book):
+    for number in range(LIMIT_MAX * 2 + 5):
+        book.write(incident="inc-1" if number % 2 or number > LIMIT_MAX else "inc-2")
+    await store.project(records(book))
+    expected = [d.seq for d, _ in book.written if d.incident == "inc-1"]
+    assert [one.seq for one in await store.story("inc-1")] == expected
+    assert len(expected) > LIMIT_MAX
