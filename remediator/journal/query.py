@@ -78,7 +78,7 @@ def get(connection: sqlite3.Connection, seq: int) -> StoredDecision | None:
 def story(connection: sqlite3.Connection, incident: str) -> list[StoredDecision]:
     """Return an incident's records, oldest first, at most STORY_MAX. Raises sqlite3.Error."""
     found: list[StoredDecision] = []
-    question = story_page(incident)
+    question: DecisionQuery | None = story_page(incident)
     while question is not None:
         page = select(connection, question)
         found += page
