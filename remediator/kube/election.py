@@ -1,24 +1,13 @@
 """Which replica acts: leader election on one Kubernetes Lease.
 
-The guarantee: the old leader's work has ended before another replica may start. It rests on this
-inequality (``ElectionSettings`` refuses settings that break it), where ``skew`` is how far the
-rates of two clocks may differ from true time::
+The guarantee: the old leader's work has ended before another replica may start. Why the durations
+give it is told in ``election_settings``. A leader stops by the clock alone, whatever request it is
+waiting for, and its cancelled work is awaited; should that not end in time, ``overrun`` is called,
+which in the daemon ends the process. The second fence is the journal's expected sequence: a deposed
+leader's append is refused.
 
-    (renew_deadline_s + stop_grace_s) / (1 - skew)  <=  lease_duration_s / (1 + skew)
-
-Left: a leader counts from the moment it SENT the last renewal that succeeded (the server stored it
-later), stops leading ``renew_deadline_s`` after that whatever it is waiting for, and its cancelled
-work has ``stop_grace_s`` to end; a slow clock stretches both. Right: a candidate takes over only
-after the record has stayed the same for ``lease_duration_s`` since it SAW it (which is later than
-it was stored); a fast clock shortens that. No written time is ever compared with a clock, as
-writers' clocks may be off by hours. The defaults give 5.27 <= 5.71 s.
-
-Should cancelled work not end in time, ``overrun`` is called, which in the daemon ends the process.
-The second fence is the journal's expected sequence: a deposed leader's append is refused.
-
-client-go's defaults are 15, 10 and 2 s. A fencing daemon wants its next leader sooner, and two or
-three replicas asking once a second are no load. ``leaseTransitions`` grows by one with every claim,
-also by the same identity: it is the epoch of a leadership. Deleting the Lease starts it over.
+``leaseTransitions`` grows by one with every claim, also by the same identity: it is the epoch of a
+leadership. Deleting the Lease starts it over.
 """
 
 from __future__ import annotations
@@ -27,14 +16,16 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-import msgspec
 import structlog
 
 from remediator.clock import Clock
 from remediator.kube.client import KubeClient
+from remediator.kube.election_settings import ElectionSettings
 from remediator.kube.errors import ApiError, ConflictError, NotFoundError
 from remediator.kube.lease_record import LeaseRecord, LeaseRegister
 from remediator.kube.transport import TransportError
+
+__all__ = ["ElectionSettings", "Lead", "LeaderElector"]
 
 _log = structlog.get_logger(__name__)
 
@@ -44,42 +35,6 @@ Lead = Callable[[int], Awaitable[None]]
 # settings), but a nonsensical one must not lock everybody out.
 _DURATION_CAP_S = 60.0
 _SHORTEST_WAIT_S = 0.001
-
-
-class ElectionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Durations of an election; see the module for how they depend on each other.
-
-    Raises ValueError when they could let two leaders work at once.
-    """
-
-    lease_duration_s: float = 6.0
-    renew_deadline_s: float = 4.0
-    retry_period_s: float = 1.0
-    request_timeout_s: float = 1.5  # two tries, one of them unanswered, fit the deadline
-    stop_grace_s: float = 1.0  # how long cancelled work may take to end
-    clock_skew: float = 0.05  # rates of two clocks; virtual machines under load, not quartz
-
-    def __post_init__(self) -> None:
-        slowest_stop_s = (self.renew_deadline_s + self.stop_grace_s) / (1.0 - self.clock_skew)
-        soonest_start_s = self.lease_duration_s / (1.0 + self.clock_skew)
-        if slowest_stop_s > soonest_start_s:
-            raise ValueError(
-                f"lease_duration_s {self.lease_duration_s:g} is too short: the next leader may "
-                f"start {soonest_start_s:.2f} s after the last renewal, the old one may work until "
-                f"{slowest_stop_s:.2f} s"
-            )
-        if self.request_timeout_s + self.retry_period_s >= self.renew_deadline_s:
-            raise ValueError(
-                "retry_period_s + request_timeout_s must be less than renew_deadline_s, else one "
-                "unanswered request ends a leadership"
-            )
-        if min(self.retry_period_s, self.request_timeout_s) <= 0 or self.stop_grace_s < 0:
-            raise ValueError("retry_period_s and request_timeout_s must be more than 0")
-
-    @property
-    def overrun_s(self) -> float:
-        """How long after its last renewal a leader's work is surely alone, on its own clock."""
-        return self.lease_duration_s * (1.0 - self.clock_skew) / (1.0 + self.clock_skew)
 
 
 class _Term:

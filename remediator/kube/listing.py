@@ -101,7 +101,7 @@ class PageReader(Generic[T]):
             if not token:
                 return
 
-    async def newest_version(self) -> str:
+    async def newest_version(self, *, timeout_s: float) -> str:
         """Return the newest resourceVersion, by a list of at most one object.
 
         Without selectors: the API server would look through everything for the first match.
@@ -109,7 +109,7 @@ class PageReader(Generic[T]):
         """
         path = self._resource.path
         response = await self._transport.request(
-            "GET", path, query=[("limit", "1")], timeout_s=self._timeout_s
+            "GET", path, query=[("limit", "1")], timeout_s=timeout_s
         )
         raise_for(response, "GET", path)
         try:

@@ -12,16 +12,16 @@ import random
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
-import msgspec
 import structlog
 
 from remediator.backoff import Backoff
 from remediator.clock import Clock
 from remediator.kube.errors import ApiError, GoneError, NotFoundError
-from remediator.kube.listing import PAGE_LIMIT, PageReader
+from remediator.kube.listing import PageReader
 from remediator.kube.metadata import KubeObject
 from remediator.kube.mirror import Key, Mirror, Sink
 from remediator.kube.progress import ProgressProof
+from remediator.kube.reflector_settings import ReflectorSettings
 from remediator.kube.resources import Resource
 from remediator.kube.transport import Query, Transport, TransportError
 from remediator.kube.watching import (
@@ -41,29 +41,6 @@ T = TypeVar("T", bound=KubeObject)
 WatchProblem = ApiError | InStreamError | WatchSilentError | TransportError
 
 _log = structlog.get_logger(__name__)
-
-
-class ReflectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How patient a reflector is. The defaults' sources are named."""
-
-    page_limit: int = PAGE_LIMIT
-    list_timeout_s: float = 30.0  # one page; the API server itself gives up after 60 s
-    connect_timeout_s: float = 10.0
-    # client-go asks for 300 to 600 s; shorter watches move sooner to another API server.
-    watch_timeout_min_s: float = 240.0
-    watch_timeout_max_s: float = 300.0
-    # The API server sends a bookmark about every minute (cacher: bookmarkFrequency). A watch of
-    # leases, where something comes every few seconds, wants a much shorter one.
-    inactivity_timeout_s: float = 90.0
-    # While a watch-list sends the initial objects; a server that does not know it goes quiet.
-    initial_inactivity_timeout_s: float = 5.0
-    watch_list: bool = True
-    backoff_base_s: float = 0.5
-    backoff_cap_s: float = 10.0  # client-go: 30 s; detection waits for us, and we are few
-    absent_cap_s: float = 60.0
-    retry_after_cap_s: float = 60.0
-    healthy_after_s: float = 5.0  # a watch that lived so long was no part of a failing loop
-    progress_delay_s: float = 0.1
 
 
 class Reflector(Generic[T]):
@@ -196,7 +173,8 @@ class Reflector(Generic[T]):
 
     async def _find_target(self) -> None:
         """Ask how far the watch that is about to start has to come before its events are news."""
-        self._progress.connecting(await self._reader.newest_version())
+        newest = await self._reader.newest_version(timeout_s=self._settings.connect_timeout_s)
+        self._progress.connecting(newest)
 
     async def _follow(self, query: Query) -> None:
         timeout_s = self._rng.uniform(
