@@ -202,6 +202,9 @@ class PowerProbe:
             at=now,
             detail=answer.detail,
         )
-        self._publisher.offer(
-            subjects.signal(Plane.POWER, "node", node), encoder.encode(SignalSeen(signal=signal))
-        )
+        try:
+            subject = subjects.signal(Plane.POWER.value, "node", node)
+        except subjects.SubjectNameError as error:
+            log.warning("signal_ignored", plane=Plane.POWER.value, error=str(error))
+            return
+        self._publisher.offer(subject, encoder.encode(SignalSeen(signal=signal)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -48,46 +49,41 @@ class Outlet:
 
     def facts(self, facts: Facts, version: str) -> None:
         """Send an object's facts; ``version`` is its resourceVersion."""
-        kind = type(facts).__struct_config__.tag
-        subject = _subject(str(kind), facts)
-        if subject is not None:
+        if self.is_open and (subject := _inventory_subject(facts)):
             self._send(subject, ObjectSeen(facts=facts), f"{facts.uid}:{version}")
 
     def gone(self, kind: FactKind, facts: Facts) -> None:
         """Send that an object is gone."""
-        subject = _subject(kind.value, facts)
-        if subject is None:
-            return
-        namespace = getattr(facts, "namespace", "")
-        event = ObjectGone(kind=kind, name=facts.name, namespace=namespace, uid=facts.uid)
-        self._send(subject, event, f"{facts.uid}:gone")
+        if self.is_open and (subject := _inventory_subject(facts)):
+            namespace = getattr(facts, "namespace", "")
+            event = ObjectGone(kind=kind, name=facts.name, namespace=namespace, uid=facts.uid)
+            self._send(subject, event, f"{facts.uid}:gone")
 
     def synced(self, kind: FactKind) -> None:
         """Send that every object of a kind has been reported."""
-        subject = subjects.inventory_synced(kind.value)
-        self._send(subject, InventorySynced(kind=kind), f"synced:{kind.value}")
+        if self.is_open:
+            subject = subjects.inventory_synced(kind.value)
+            self._send(subject, InventorySynced(kind=kind), f"synced:{kind.value}")
 
     def beat(self, signal: Signal, message_id: str) -> None:
         """Send a repeated proof of life."""
-        name = signal.subject.name
-        subject = subjects.heartbeat(signal.plane.value, signal.subject.kind, name)
-        self._send(subject, SignalSeen(signal=signal), message_id)
+        if self.is_open and (subject := _signal_subject(subjects.heartbeat, signal)):
+            self._send(subject, SignalSeen(signal=signal), message_id)
 
     def signal(self, signal: Signal, message_id: str) -> None:
         """Send a change of state."""
-        name = signal.subject.name
-        subject = subjects.signal(signal.plane.value, signal.subject.kind, name)
-        self._send(subject, SignalSeen(signal=signal), message_id)
+        if self.is_open and (subject := _signal_subject(subjects.signal, signal)):
+            self._send(subject, SignalSeen(signal=signal), message_id)
 
     def progress(self, watch: str, at: float) -> None:
         """Send that a watch proved progress at ``at``."""
-        event = WatchProgressed(watch=watch, at=at)
-        self._send(subjects.watch_progress(watch), event, f"progress:{watch}:{at:.6f}")
+        if self.is_open:
+            event = WatchProgressed(watch=watch, at=at)
+            self._send(subjects.watch_progress(watch), event, f"progress:{watch}:{at:.6f}")
 
     def _send(self, subject: str, event: WireEvent, message_id: str) -> None:
-        if self.is_open:
-            message_id = f"{message_id}:{self.edition}"
-            self._publisher.offer(subject, encoder.encode(event), message_id=message_id)
+        message_id = f"{message_id}:{self.edition}"
+        self._publisher.offer(subject, encoder.encode(event), message_id=message_id)
 
     def _new_edition(self) -> str:
         return f"{self._rng.getrandbits(48):012x}"
@@ -135,11 +131,20 @@ class ProgressMark:
         self._outlet.progress(self._watch, self._at)
 
 
-def _subject(kind: str, facts: Facts) -> str | None:
-    """Return the subject of an object; None, and a warning, where its name is no name."""
-    namespace = getattr(facts, "namespace", "")
+def _inventory_subject(facts: Facts) -> str:
+    """Return an object's subject; empty, with a warning, where its name is no name."""
+    kind = str(type(facts).__struct_config__.tag)
     try:
-        return subjects.inventory(kind, facts.name, namespace)
+        return subjects.inventory(kind, facts.name, getattr(facts, "namespace", ""))
     except subjects.SubjectNameError as error:
         log.warning("object_ignored", kind=kind, error=str(error))
-        return None
+        return ""
+
+
+def _signal_subject(build: Callable[[str, str, str], str], signal: Signal) -> str:
+    """Return a signal's subject; empty, with a warning, where the name is no name."""
+    try:
+        return build(signal.plane.value, signal.subject.kind, signal.subject.name)
+    except subjects.SubjectNameError as error:
+        log.warning("signal_ignored", plane=signal.plane.value, error=str(error))
+        return ""

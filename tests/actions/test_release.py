@@ -131,6 +131,14 @@ async def test_the_anchor_on_the_node_outlives_the_daemon(down, make, which):
 
 
 @both
+async def test_the_anchor_of_an_earlier_boot_says_nothing(down, make, which):
+    notes = {"remediator.io/out-of-service": "boot-0", "remediator.io/lease-at-release": "older"}
+    down.api.change(make.NODE, metadata={"annotations": notes})
+    down.beats["n1"] = ("t0", 0.0)
+    assert (await down.do(works(make)[which])).status is SUCCEEDED
+
+
+@both
 @pytest.mark.parametrize("flaw", [{"node": "n2"}, {"boot_id": ""}])
 async def test_a_proof_about_something_else_is_none(down, make, which, flaw):
     outcome = await down.do(works(make, **flaw)[which])

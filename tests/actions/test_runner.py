@@ -64,9 +64,11 @@ async def test_the_next_action_may_start_from_the_outcome_of_the_last(hands, mak
             hands.runner.start(make.action(make.cordon, action_id="two"))
 
     hands.runner.on_finished = next_step
+    hands.api.delay_s = 0.5
     hands.runner.start(make.action(make.cordon, action_id="one"))
-    await asyncio.sleep(0.001)
-    assert hands.runner.running == ("one",)
+    await asyncio.sleep(1.2)  # a read and a write: the second action is under way
+    assert seen == ["one"]
+    assert hands.runner.running == ("two",)
     await asyncio.sleep(1)
     assert seen == ["one", "two"]
     assert hands.runner.running == ()
@@ -78,10 +80,12 @@ async def test_stop_cancels_what_runs_and_reports_nothing(hands, make):
     await asyncio.sleep(1)
     await hands.runner.stop()
     assert hands.runner.running == ()
+    hands.api.delay_s = 0.001
+    hands.api.calls.clear()
     hands.runner.start(make.action(make.cordon))
     await asyncio.sleep(60)
     assert hands.outcomes == []
-    assert hands.api.writes == []
+    assert hands.api.calls == []
 
 
 async def test_garbage_from_the_api_server_is_an_outcome_and_no_crash(hands, make):

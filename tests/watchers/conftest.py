@@ -162,6 +162,14 @@ class Cluster:
         subresource = "status" if status else ""
         self.store.mutate(NODES, "", name, change, subresource=subresource)
 
+    async def until(self, condition) -> None:
+        """Give others their turns, without any time passing, until the condition holds."""
+        for _ in range(10_000):
+            if condition():
+                return
+            await asyncio.sleep(0)
+        raise AssertionError("the condition did not come to hold")
+
     def canaries(self):
         leases = self.store.list(LEASES, LEASE_NS)
         names = [lease["metadata"]["name"] for lease in leases]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
@@ -19,6 +20,18 @@ from remediator.engine.model import (
     VmiFacts,
     VolumeFacts,
 )
+from remediator.kube.objects import (
+    Lease,
+    LeaseSpec,
+    Node,
+    ObjectMeta,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    VirtualMachine,
+    VirtualMachineInstance,
+    VolumeAttachment,
+)
 from remediator.sim.apiserver import ApiServer
 from remediator.sim.resources import (
     BUILT_IN,
@@ -33,6 +46,18 @@ from remediator.sim.resources import (
     VOLUME_ATTACHMENTS,
     Registry,
 )
+from remediator.watchers.facts import NodeClaimSink
+from remediator.watchers.leases import LeaseSink
+from remediator.watchers.narrow import (
+    attachment_facts,
+    claim_facts,
+    pod_facts,
+    vm_facts,
+    vmi_facts,
+    volume_facts,
+)
+from remediator.watchers.nodes import NodeSink
+from remediator.watchers.outlet import Outlet
 
 NS = "payments"
 
@@ -293,6 +318,33 @@ async def test_a_large_store_is_offered_in_slices_and_an_object_deleted_meanwhil
     assert len(set(turns)) > 4
 
 
+async def test_asked_again_in_the_middle_of_it_the_offer_begins_anew(full):
+    for i in range(1000):
+        full.store.create(VIRTUAL_MACHINES, vm(f"vm{i:04d}"))
+    await full.start(lead=False, settle_s=5)
+    full.watchers.lead()
+    await full.until(lambda: len(full.published.facts(VmFacts)) >= 300)
+    full.published.clear()
+    full.watchers.republish()
+    await asyncio.sleep(1)
+    assert {facts.name for facts in full.published.facts(VmFacts)} >= {"vm0000", "vm0999", "db"}
+    assert len(full.published.synced()) == len(FactKind)  # each once, after all of its objects
+
+
+async def test_a_leader_demoted_in_the_middle_of_it_stops_and_offers_all_of_it_on_return(full):
+    for i in range(1000):
+        full.store.create(VIRTUAL_MACHINES, vm(f"vm{i:04d}"))
+    await full.start(lead=False, settle_s=5)
+    full.watchers.lead()
+    await full.until(lambda: len(full.published.facts(VmFacts)) >= 300)
+    full.watchers.follow()
+    full.published.clear()
+    full.watchers.lead()
+    await asyncio.sleep(1)
+    assert len(full.published.facts(VmFacts)) == 1001
+    assert len(full.published.synced()) == len(FactKind)
+
+
 async def test_a_change_of_a_pod_that_decides_nothing_is_not_published(full):
     await full.start()
     full.published.clear()
@@ -401,3 +453,41 @@ async def test_a_cluster_without_kubevirt_has_absent_watches_and_the_others_go_o
     assert health["nodes"].synced
     assert FactKind.VM not in cluster.published.synced()
     assert FactKind.NODE in cluster.published.synced()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a>", "*", "x" * 300])
+async def test_an_object_whose_name_is_none_is_passed_over(cluster, name):
+    outlet = Outlet(cluster.published, random.Random(1))
+    outlet.is_open = True
+    nodes = NodeSink(outlet, cluster.clock)
+    leases = LeaseSink(outlet, cluster.clock, None)
+    meta = ObjectMeta(name=name, annotations={"kubevirt.io/heartbeat": "2026-11-20T08:00:00Z"})
+    nodes.seen(Node(metadata=meta), None, initial=True)
+    nodes.again(Node(metadata=meta))
+    nodes.gone(Node(metadata=meta))
+    leases.seen(Lease(metadata=meta, spec=LeaseSpec(renew_time="t")), None, initial=True)
+    assert cluster.published.offers == []
+
+
+async def test_bare_objects_are_narrowed_without_a_fault(cluster):
+    outlet = Outlet(cluster.published, random.Random(1))
+    outlet.is_open = True
+    meta = ObjectMeta(name="a", namespace="b")
+    NodeSink(outlet, cluster.clock).seen(Node(metadata=meta), None, initial=True)
+    leases = LeaseSink(outlet, cluster.clock, None)
+    leases.seen(Lease(metadata=meta), None, initial=True)
+    leases.seen(Lease(metadata=meta), Lease(metadata=meta), initial=False)
+    claims = NodeClaimSink(outlet, cluster.clock)
+    claims.seen(Lease(metadata=meta), None, initial=True)  # not called node-…: no claim
+    claims.seen(Lease(metadata=ObjectMeta(name="node-n1")), None, initial=True)
+    (claimed,) = cluster.published.facts(NodeLeaseFacts)
+    assert (claimed.node, claimed.holder, claimed.renewed_at) == ("n1", "", 0.0)
+    for narrow, obj in (
+        (vm_facts, VirtualMachine(metadata=meta)),
+        (vmi_facts, VirtualMachineInstance(metadata=meta)),
+        (pod_facts, Pod(metadata=meta)),
+        (claim_facts, PersistentVolumeClaim(metadata=meta)),
+        (volume_facts, PersistentVolume(metadata=meta)),
+        (attachment_facts, VolumeAttachment(metadata=meta)),
+    ):
+        assert narrow(obj).name == "a"
