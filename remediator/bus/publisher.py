@@ -8,8 +8,9 @@ What is guaranteed, about messages offered to one publisher:
   again under the same ``Nats-Msg-Id``, so a copy that NATS had stored, or that a dying connection
   still delivers, is not stored twice (within the stream's duplicate window).
 * **Markers do not overtake.** A marker (``subjects.is_marker``, or ``barrier=True``) is sent only
-  when every message offered before it has been acknowledged. A waiting marker that is offered
-  again moves to the end of the queue. It may be late; it is never early.
+  when every message offered before it has been acknowledged. Of each marker's subject two may
+  wait: the older keeps its place, so that a long queue cannot put it off for ever, and the newest
+  is at the end. A marker may be late; it is never early.
 * **Otherwise no order between subjects**: after a retry, a message may be stored behind one that
   was offered later.
 
@@ -79,6 +80,9 @@ class _Message:
         self.deadline = 0.0
 
 
+# Behind a marker's subject, the key of its newest waiting message; in no subject.
+_NEWEST = " newest"
+
 _ack_decoder = msgspec.json.Decoder(_Ack)
 
 
@@ -143,7 +147,7 @@ class Publisher:
     ) -> None:
         """Queue one message; see the module for what is kept, ordered and dropped."""
         self._offers += 1
-        barrier = barrier or subjects.is_marker(subject)
+        barrier = barrier or subjects.is_marker(subject) or self._marker_waits(subject)
         if barrier and self.lossy:
             self.withheld += 1
             return
@@ -155,7 +159,9 @@ class Publisher:
             self._drop(subject)
             return
         self._waiting_bytes += len(payload)
-        if subject in self._busy and not barrier:
+        if barrier and subject in self._waiting:
+            self._waiting[subject + _NEWEST] = message
+        elif subject in self._busy and not barrier:
             self._behind[subject] = message
         else:
             self._waiting[subject] = message
@@ -205,21 +211,25 @@ class Publisher:
         )
 
     def _replace(self, newer: _Message) -> bool:
-        """Put ``newer`` in the place of a waiting message of its subject, if there is one."""
+        """Put ``newer`` in the place of a waiting message of its subject, if it may take it."""
+        if newer.barrier:
+            # It vouches for all before it, so it may not inherit a place: the end is its own.
+            older = self._waiting.pop(newer.subject + _NEWEST, None)
+            if older is not None:
+                self._waiting_bytes -= len(older.payload)
+            return False
         for queue in (self._waiting, self._behind):
             older = queue.get(newer.subject)
-            if older is None:
-                continue
-            self._waiting_bytes += len(newer.payload) - len(older.payload)
-            if newer.barrier or older.barrier:
-                newer.barrier = True  # vouches for all before it: to the end of the queue
-                del queue[newer.subject]
-                self._waiting[newer.subject] = newer
-            else:
+            if older is not None:
+                self._waiting_bytes += len(newer.payload) - len(older.payload)
                 newer.order = older.order
                 queue[newer.subject] = newer
-            return True
+                return True
         return False
+
+    def _marker_waits(self, subject: str) -> bool:
+        waiting = self._waiting.get(subject)
+        return waiting is not None and waiting.barrier
 
     def _drop(self, subject: str) -> None:
         self.dropped += 1
@@ -246,10 +256,10 @@ class Publisher:
             return self._urgent.popleft()
         if not self._waiting:
             return None
-        message = next(iter(self._waiting.values()))
+        key, message = next(iter(self._waiting.items()))
         if message.barrier and (self._in_flight or self._again):
             return None
-        del self._waiting[message.subject]
+        del self._waiting[key]
         if message.barrier:
             self._urgent.extend(self._after_marker)
             self._after_marker.clear()

@@ -257,7 +257,7 @@ async def test_a_marker_never_overtakes_through_kills_and_stops(watched, connect
             assert int(payload) not in beats, "stored twice"
             beats.add(int(payload))
     assert beats == set(range(offered))
-    assert markers >= 5
+    assert markers >= 2
 
 
 async def test_a_marker_offered_again_moves_behind_what_came_between(connection, run):
@@ -274,6 +274,23 @@ async def test_a_marker_offered_again_moves_behind_what_came_between(connection,
     assert names.index("a") < names.index("Node")
     assert names.index("b") < names.index("Node")
     assert (synced, b"second") in await stored(connection, "INVENTORY")
+
+
+async def test_a_marker_offered_over_and_over_is_not_put_off_for_ever(connection, run):
+    """Progress is told once a second; a queue that takes longer must not silence it."""
+    publisher = Publisher(connection)
+    marker = subjects.decision("watch", "w")
+    for n in range(10):
+        publisher.offer(subjects.decision("node", f"n{n}"), b"x")
+        publisher.offer(marker, b"%d" % n, barrier=True)
+    assert publisher.pending == 12
+    async with run(publisher.run()):
+        assert await publisher.flush(5)
+    order = [
+        payload.decode() if subject == marker else "x"
+        for subject, payload in await stored(connection, "DECISIONS")
+    ]
+    assert order == ["x", "0", *["x"] * 9, "9"]
 
 
 async def test_a_newer_message_of_a_subject_is_never_stored_before_the_older(
