@@ -230,6 +230,9 @@ class ApiServer:
         return json_response(status, b"" if reply is None else encode_json(reply))
 
     def _review_access(self, headers: Mapping[str, str], body: bytes) -> Response:
+        kind = request_body.media_type(headers.get("content-type"))
+        if kind not in ("", "application/json"):  # kubectl tries protobuf first
+            raise request_body.unsupported_media(("application/json",))
         review = request_body.read_options(body)
         attributes = (review.get("spec") or {}).get("resourceAttributes") or {}
         allowed = self.access(headers.get("user-agent", ""), attributes)

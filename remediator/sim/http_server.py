@@ -45,7 +45,8 @@ async def serve(
 ) -> tuple[str, Closer]:
     """Serve until the returned closer is awaited; returns the URL and the closer.
 
-    ``port`` 0 takes any free one. With a ``token`` requests without it are answered 401.
+    ``port`` 0 takes any free one. With a ``token`` requests without it are answered 401 (client-go
+    and kubectl send none over plain HTTP: leave it out for them).
     Raises OSError when the address cannot be had.
     """
     face = _HttpFace(server, token)
