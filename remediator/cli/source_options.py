@@ -122,7 +122,10 @@ def _local_file(choice: SourceChoice, error: CommandError) -> SqliteSource:
 async def _from_nats(choice: SourceChoice) -> AsyncIterator[DecisionSource]:
     settings = load_settings(choice.config_file, {"nats.url": choice.nats}).nats
     from remediator.bus.connection import connect  # noqa: PLC0415 - nats-py costs 150 ms
-    from remediator.bus.journal_stream import NatsJournal  # noqa: PLC0415 - the same
+    from remediator.bus.journal_stream import (  # noqa: PLC0415 - the same
+        JournalGapError,
+        NatsJournal,
+    )
     from remediator.bus.protocols import BusUnavailableError  # noqa: PLC0415 - the same
     from remediator.bus.settings import EMBEDDED, redacted  # noqa: PLC0415 - the same
     from remediator.cli.sources import StreamSource  # noqa: PLC0415 - the same
@@ -143,3 +146,5 @@ async def _from_nats(choice: SourceChoice) -> AsyncIterator[DecisionSource]:
             await connection.close()
     except BusUnavailableError as error:
         raise CommandError(ExitCode.NO_NATS, str(error)) from error
+    except JournalGapError as error:
+        raise CommandError(ExitCode.JOURNAL, f"{error}; see: decisions verify") from error

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+import click
 import msgspec
 
 from remediator.bus.protocols import JournalStream, StoredRecord
@@ -40,10 +41,25 @@ class DecisionSource(Protocol):
 
 
 async def follow(source: DecisionSource, query: DecisionQuery) -> AsyncIterator[StoredDecision]:
-    """Yield what matches ``query`` (which has ``after_seq``), then what comes, for ever."""
+    """Yield what matches ``query`` (which has ``after_seq``), then what comes, for ever.
+
+    A source that goes away (a daemon that restarts) is waited for: who follows, waits anyway.
+    """
     after = query.after_seq or 0
+    away = False
     while True:
-        page = await source.select(msgspec.structs.replace(query, after_seq=after, limit=LIMIT_MAX))
+        question = msgspec.structs.replace(query, after_seq=after, limit=LIMIT_MAX)
+        try:
+            page = await source.select(question)
+        except CommandError as error:
+            if error.code is ExitCode.USAGE:
+                raise
+            if not away:
+                click.echo(f"remediator: {error.message}; waiting for it", err=True)
+            away = True
+            await asyncio.sleep(POLL_S)
+            continue
+        away = False
         for one in page:
             yield one
             after = one.seq
@@ -56,25 +72,26 @@ class SqliteSource:
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        try:
-            self._connection = schema.open_for_reading(path)
-        except schema.StoreError as error:
-            raise CommandError(ExitCode.JOURNAL, str(error)) from error
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._inode = -1
+        with self._readable():
+            self._open()
 
     async def select(self, query: DecisionQuery) -> list[StoredDecision]:
         """Return one page."""
         with self._readable():
-            return queries.select(self._connection, query)
+            return queries.select(self._open(), query)
 
     async def get(self, seq: int) -> StoredDecision | None:
         """Return one record."""
         with self._readable():
-            return queries.get(self._connection, seq)
+            return queries.get(self._open(), seq)
 
     async def walk(self) -> AsyncIterator[StoredRecord]:
         """Yield every record, also those that could not be read as decisions."""
         with self._readable():
-            for seq, payload in self._connection.execute(
+            for seq, payload in self._open().execute(
                 "SELECT seq, payload FROM decisions"
                 " UNION ALL SELECT seq, payload FROM unreadable ORDER BY seq"
             ):
@@ -82,12 +99,25 @@ class SqliteSource:
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        """Return the connection to the file that stands there now: the daemon may begin anew."""
+        inode = self._path.stat().st_ino if self._path.exists() else -1
+        if self._connection is None or inode != self._inode:
+            self.close()
+            self._connection = schema.open_for_reading(self._path)
+            self._inode = inode
+        return self._connection
 
     @contextlib.contextmanager
-    def _readable(self) -> Any:
+    def _readable(self) -> Iterator[None]:
         try:
             yield
+        except schema.StoreError as error:
+            raise CommandError(ExitCode.JOURNAL, str(error)) from error
         except sqlite3.Error as error:
             raise CommandError(ExitCode.JOURNAL, f"{self.name}: cannot be read: {error}") from error
 

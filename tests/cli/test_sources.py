@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from remediator.api.app import Part, make_app, serving
 from remediator.bus.connection import connect
 from remediator.bus.embedded import EmbeddedServer
 from remediator.bus.journal_stream import NatsJournal
+from remediator.bus.protocols import StoredRecord
 from remediator.bus.streams import ensure_all
+from remediator.cli import sources
+from remediator.cli.entry import CommandError
 from remediator.exit_codes import ExitCode
+from remediator.journal.query import DecisionQuery, StoredDecision
 from remediator.journal.store import DecisionStore
 from remediator.journal.writer import JournalWriter
 
@@ -101,6 +103,43 @@ def test_the_api_s_refusal_is_told(remediator, server):
     assert "Not Found" in answer.err
 
 
-def test_following_over_the_api_starts_with_the_latest(remediator, server):
-    answer = remediator("decisions", "list", "--server", server, "-o", "json", "--limit", "1")
-    assert json.loads(answer.out)[0]["seq"] == 9
+async def test_following_waits_for_a_source_that_went_away(book, capsys, monkeypatch):
+    monkeypatch.setattr(sources, "POLL_S", 0.001)
+    stored = [StoredDecision(seq=d.seq, payload=payload) for d, payload in book.written]
+    answers = [
+        stored[:2],
+        CommandError(ExitCode.NO_DAEMON, "gone"),
+        CommandError(ExitCode.NO_DAEMON, "still gone"),
+        stored[2:3],
+        CommandError(ExitCode.USAGE, "no such filter"),
+    ]
+
+    class Flaky:
+        async def select(self, query):
+            self.asked = query.after_seq
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    source = Flaky()
+    following = sources.follow(source, DecisionQuery(after_seq=0))
+    assert [(await anext(following)).seq for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(CommandError, match="no such filter"):
+        await anext(following)
+    assert source.asked == 3
+    assert capsys.readouterr().err == "remediator: gone; waiting for it\n"
+
+
+async def test_a_file_that_the_daemon_began_anew_is_opened_anew(database, book):
+    source = sources.SqliteSource(database)
+    assert len(await source.select(DecisionQuery())) == 9
+    database.unlink()
+    with pytest.raises(CommandError, match="there is no such file"):
+        await source.select(DecisionQuery())
+    store = await DecisionStore.open(database)
+    decision, payload = book.written[0]
+    await store.project([StoredRecord(decision.seq, "s", payload)])
+    assert len(await source.select(DecisionQuery())) == 1
+    source.close()
+    await store.close()
