@@ -1,0 +1,139 @@
+"""The log of a played story, as an on-call operator would read it, and the judgement on it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from scenario_stage import Played, step_of
+
+from remediator.engine.chain import Decision
+from remediator.engine.model import OutcomeStatus
+
+_SUBJECT_WIDTH, _KIND_WIDTH, _STATE_WIDTH, _VERDICT_WIDTH = 20, 21, 10, 13
+
+# What the daemon may write at all. Everything else is a defect, whatever a story expects.
+_OWN_LEASE = re.compile(
+    r"/apis/coordination\.k8s\.io/v1/namespaces/"
+    r"(kube-node-lease/leases(/remediator-canary-remediator-\d+)?|remediator/leases(/remediator)?)"
+)
+_NODE = re.compile(r"PATCH /api/v1/nodes/([^/]+)")
+_POD = re.compile(r"DELETE /api/v1/namespaces/([^/]+)/pods/(virt-launcher-[^/]+)")
+_START = re.compile(
+    r"PUT /apis/subresources\.kubevirt\.io/v1/namespaces/([^/]+)/virtualmachines/([^/]+)/start"
+)
+
+
+def render(played: Played) -> str:
+    """Return the whole log."""
+    lines = [
+        (decision.at - played.zero_at, 1, _record_line(decision)) for decision in played.decisions
+    ]
+    lines += [(at - played.zero_at, 0, f"--- {text}") for at, text in played.happened]
+    lines.sort(key=lambda line: line[:2])
+    text = [f"{_tenths(at):>7}  {line}".rstrip() for at, _, line in lines]
+    return "\n".join([*text, "", deeds(played), truth(played), ""])
+
+
+def _tenths(seconds: float) -> str:
+    shown = f"{seconds:.1f}"
+    return "0.0" if shown == "-0.0" else shown
+
+
+def _record_line(decision: Decision) -> str:
+    kind = decision.kind.value
+    if decision.action is not None:
+        kind = f"{kind} {step_of(decision)}"
+    why = decision.why
+    if decision.outcome is not None and decision.outcome.status is not OutcomeStatus.SUCCEEDED:
+        why = f"{decision.outcome.status.value.upper()}: {why}"
+    verdict = decision.verdict.value if decision.verdict is not None else ""
+    why = why.removeprefix(f"{verdict}: ") if verdict else why
+    state = decision.state.value if decision.state is not None else ""
+    return (
+        f"{decision.subject!s:<{_SUBJECT_WIDTH}} {kind:<{_KIND_WIDTH}} {state:<{_STATE_WIDTH}} "
+        f"{verdict:<{_VERDICT_WIDTH}} {why}"
+    )
+
+
+def deeds(played: Played) -> str:
+    """Return, in one line, everything that the daemon did to the world."""
+    nodes: Counter[str] = Counter()
+    pods = 0
+    parts: list[str] = []
+    for method, path in played.writes:
+        if found := _NODE.fullmatch(f"{method} {path}"):
+            nodes[found[1]] += 1
+        elif _POD.fullmatch(f"{method} {path}"):
+            pods += 1
+        elif found := _START.fullmatch(f"{method} {path}"):
+            parts.append(f"start of {found[1]}/{found[2]}")
+    parts += [
+        f"{node} patched {count} time{'' if count == 1 else 's'}"
+        for node, count in sorted(nodes.items())
+    ]
+    if pods:
+        parts.append(f"{pods} launcher pod{'' if pods == 1 else 's'} deleted")
+    parts += [f"ForceOff sent to {node}" for node in sorted(played.orders)]
+    return f"done to the cluster: {'; '.join(parts) or 'nothing'}"
+
+
+def truth(played: Played) -> str:
+    """Return the ledger's judgement."""
+    parts = [f"double runs: {len(played.double_runs)}"]
+    back = {vm: after for vm, after in played.lost.items() if wanted(played, vm)}
+    down = sorted(vm for vm, after in back.items() if after is None)
+    if back:
+        up = [after for after in back.values() if after is not None]
+        when = f" after {max(up):.1f} s" if up else ""
+        parts.append(f"up again: {len(up)} of {len(back)}{when}")
+    if down:
+        parts.append(f"still down: {', '.join(down)}")
+    stopped = sorted(played.lost.keys() - back.keys() - played.running)
+    if stopped:
+        named = [f"{vm} ({played.strategies.get(vm, 'deleted')})" for vm in stopped]
+        parts.append(f"left stopped: {', '.join(named)}")
+    if not played.lost:
+        parts.append("no VM went down")
+    return "; ".join(parts)
+
+
+def wanted(played: Played, vm: str) -> bool:
+    """Tell whether a VM that was lost should run again by itself."""
+    return played.strategies.get(vm) in ("Always", "RerunOnFailure") or vm in played.running
+
+
+def problems(played: Played) -> list[str]:
+    """Return everything that is not as the story's ``expect`` says."""
+    expect = played.scenario.expect
+    found: list[str] = []
+
+    def same(what: str, is_: object, should: object) -> None:
+        if is_ != should:
+            found.append(f"{what}: {is_}, expected {should}")
+
+    same("double runs", len(played.double_runs), expect.double_runs)
+    same("not running", sorted(set(expect.running) - played.running), [])
+    same("running, but should not", sorted(set(expect.not_running) & played.running), [])
+    same("fenced", played.fenced, sorted(expect.fenced))
+    same("powered off by us", sorted(played.orders), sorted(expect.powered_off_by_us))
+    same("our marks are left on", sorted(played.marked), sorted(expect.marks_left))
+    same("open incidents", played.open_incidents, expect.open_incidents)
+    if expect.back_within_s is not None:
+        late = {
+            vm: after
+            for vm, after in played.lost.items()
+            if wanted(played, vm) and (after is None or after > expect.back_within_s)
+        }
+        same(f"not back within {expect.back_within_s:g} s", late, {})
+    touched = [write for write in played.writes if not _OWN_LEASE.fullmatch(write[1])]
+    foreign = [
+        f"{method} {path}"
+        for method, path in touched
+        if not any(kind.fullmatch(f"{method} {path}") for kind in (_NODE, _POD, _START))
+    ]
+    same("writes that the daemon must never send", foreign, [])
+    same("leases of unknown origin", played.strange_leases, [])
+    if expect.writes == "none":
+        same("writes", [*touched, *played.orders], [])
+    return found

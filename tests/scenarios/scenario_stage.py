@@ -1,0 +1,363 @@
+"""Plays one scenario: the real replicas, the simulated cluster, the events at their times."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import Rehearsal
+from scenario_file import Event, Scenario
+
+from remediator.bus.protocols import AppendRefusedError
+from remediator.engine import chain
+from remediator.engine.chain import Decision
+from remediator.engine.model import Fence, OutcomeStatus
+from remediator.kube.client import KubeClient, PatchKind
+from remediator.kube.objects import (
+    MEDIK8S_LEASES,
+    NODES,
+    VIRTUAL_MACHINES,
+    virtual_machine_action,
+)
+from remediator.sim.bmc import BmcMode
+from remediator.sim.cluster_spec import VmSpec
+from remediator.sim.faults import ApiMode
+from remediator.sim.resources import LEASES as STORED_LEASES
+from remediator.sim.resources import NODES as STORED_NODES
+from remediator.sim.resources import VIRTUAL_MACHINES as STORED_VMS
+from remediator.sim.timestamps import rfc3339_micro
+
+# A pod whose container exits is started again by its kubelet about this soon.
+CONTAINER_RESTART_S = 2.0
+OURS = ("remediator.io/fenced", "node.kubernetes.io/out-of-service")
+
+
+@dataclass
+class Played:
+    """What came of a story. Times are relative to the first fault."""
+
+    scenario: Scenario
+    decisions: list[Decision] = field(default_factory=list)
+    zero_at: float = 0.0
+    happened: list[tuple[float, str]] = field(default_factory=list)
+    writes: list[tuple[str, str]] = field(default_factory=list)
+    orders: Counter[str] = field(default_factory=Counter)  # ForceOff, by node
+    double_runs: list[str] = field(default_factory=list)
+    lost: dict[str, float | None] = field(default_factory=dict)  # VM -> up again after, or None
+    strategies: dict[str, str] = field(default_factory=dict)  # of the VMs that still exist
+    running: set[str] = field(default_factory=set)
+    marked: list[str] = field(default_factory=list)
+    open_incidents: dict[str, str] = field(default_factory=dict)
+    strange_leases: list[str] = field(default_factory=list)
+
+    @property
+    def fenced(self) -> list[str]:
+        """Nodes that a record says were proven off by their fence device."""
+        return sorted(
+            {
+                decision.action.work.node
+                for decision in self.decisions
+                if decision.action is not None
+                and decision.outcome is not None
+                and isinstance(decision.action.work, Fence)
+                and decision.outcome.status is OutcomeStatus.SUCCEEDED
+            }
+        )
+
+
+class Stage(Rehearsal):
+    """A rehearsal of one scenario. Verbs are the methods ``do_…``."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        super().__init__(
+            scenario.cluster_spec(),
+            enforce=scenario.daemon.mode == "enforce",
+            fenced=scenario.daemon.fenced,
+            engine=scenario.daemon.engine,
+            seed=scenario.cluster.seed,
+        )
+        self.played = Played(scenario)
+        self._scenario = scenario
+        self._waiting: list[Event] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._operator = KubeClient(self.cluster.memory_transport("operator"))
+        vms = scenario.cluster.vms
+        specs = [vm.spec() for vm in vms]
+        self.cluster.vms = {spec.key: spec for spec in specs}
+        self._seats = [
+            (spec, vm.node) for spec, vm in zip(specs, vms, strict=True) if vm.node
+        ]
+        self.cluster._placement = self._placement
+
+    def _placement(self) -> list[tuple[VmSpec, str]]:
+        return self._seats
+
+    # --- the play --------------------------------------------------------------------------------
+
+    async def play(self) -> Played:
+        """Play it from start to end."""
+        scenario = self._scenario
+        self.played.zero_at = self.clock.now() + scenario.quiet_s
+        await self.start(replicas=scenario.daemon.replicas)
+        for event in scenario.events:
+            if event.at_s is None:
+                self._waiting.append(event)
+            else:
+                self._later(scenario.quiet_s + event.at_s, event)
+        await self.run(scenario.quiet_s + scenario.until_s)
+        await self._settle()
+        self._judge()
+        self._stopping = True
+        await self.stop()
+        self.verify()
+        return self.played
+
+    def _later(self, delay_s: float, event: Event) -> None:
+        asyncio.get_running_loop().call_later(delay_s, self._act, event)
+
+    def _act(self, event: Event) -> None:
+        arguments = event.arguments
+        calls: list[Any] = arguments if isinstance(arguments, list) else [arguments]
+        verb = getattr(self, f"do_{event.verb}", None) or getattr(
+            self.cluster.faults, event.verb, None
+        )
+        if verb is None:
+            raise ValueError(f"no such verb: {event.verb}")
+        for call in calls:
+            given = dict(call) if isinstance(call, dict) else {}
+            positional = () if given or call is None else (call,)
+            if verb == self.cluster.faults.bmc:
+                given["mode"] = BmcMode(given["mode"])
+            if verb == self.cluster.faults.api:
+                given, positional = {}, (ApiMode(call),)
+            result = verb(*positional, **given)
+            if asyncio.iscoroutine(result):
+                self._spawn(result)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+
+    async def _settle(self) -> None:
+        for task in self._tasks:
+            await task
+        assert not self._waiting, f"never came to pass: {self._waiting}"
+
+    def note(self, text: str) -> None:
+        self.played.happened.append((self.clock.now(), text))
+
+    # --- what the harness reports ----------------------------------------------------------------
+
+    def _stored(self, name: str, seq: int) -> bool:
+        record = self.journal.records[seq - 1]
+        words = set(words_of(chain.decode(record.payload, record.seq)))
+        deadly: Event | None = None
+        for event in list(self._waiting):
+            if not set(event.after) <= words:
+                continue
+            self._waiting.remove(event)
+            if event.verb == "kill_leader":
+                deadly = event
+            else:
+                self._later(event.plus_s, event)
+        if deadly is not None:
+            return self._kill_at_record(name, deadly.arguments)
+        died = seq in self.kill_after
+        unheard = super()._stored(name, seq)
+        if died:
+            self.note(f"kill -9 {name} at record {seq}")
+        return unheard
+
+    def _kill_at_record(self, name: str, when: str) -> bool:
+        """Kill the leader that has just stored a record; True: it never hears that it did."""
+        loop = asyncio.get_running_loop()
+        if when == "before-the-acknowledgement":
+            self.note(f"kill -9 {name}: this record is stored, but it never hears so")
+            loop.call_later(0.0, self._crash, name)
+            return True
+        assert when == "while-acting", when
+        loop.call_later(0.02, self._crash, name)
+        loop.call_later(0.02, self.note, f"kill -9 {name}: in the middle of what it does")
+        return False
+
+    def _wrote(self, method: str, path: str) -> None:
+        super()._wrote(method, path)
+        self.played.writes.append((method, path))
+
+    def _reset(self, url: str) -> None:
+        super()._reset(url)
+        self.played.orders[url.split("/Systems/")[1].split("/", maxsplit=1)[0]] += 1
+
+    def start_replica(self) -> str:
+        """Start one, and one more whenever it exits by itself, as its kubelet would."""
+        name = super().start_replica()
+        self.replicas[name].add_done_callback(lambda task: self._exited(name, task))
+        if self.clock.now() > self.played.zero_at - self._scenario.quiet_s:
+            self.note(f"{name} starts")
+        return name
+
+    def _exited(self, name: str, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or name not in self.replicas:
+            return
+        error = task.exception()
+        if isinstance(error, AppendRefusedError) and not self._stopping:
+            del self.replicas[name], self.alive[name]
+            self.note(f"{name} exits: {error}")
+            asyncio.get_running_loop().call_later(CONTAINER_RESTART_S, self.start_replica)
+
+    # --- verbs: the daemon and what it stands on -------------------------------------------------
+
+    def leader(self) -> str:
+        return next(name for name, replica in self.alive.items() if replica.term is not None)
+
+    def do_kill_daemon(self, which: str = "leader") -> None:
+        for name in [self.leader()] if which == "leader" else list(self.replicas):
+            task = self.replicas.pop(name)
+            del self.alive[name]
+            task.cancel()
+            self.dead.append(task)
+            self.note(f"kill -9 {name}")
+
+    def do_start_daemon(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.start_replica()
+
+    def do_cut_leader_off(self, _: None = None) -> None:
+        self.cluster.faults.client_partition(self.leader())
+
+    def do_refuse_append(self, count: int = 1) -> None:
+        self.journal.refuse = count
+        self.note("the journal refuses the next append, as if another leader had written")
+
+    def do_nats_down(self) -> None:
+        self.bus.outage = self.journal.outage = True
+        self.note("NATS down")
+
+    def do_nats_up(self) -> None:
+        self.bus.outage = self.journal.outage = False
+        for replica in self.alive.values():
+            replica.republish()
+        self.note("NATS up")
+
+    # --- verbs: people ---------------------------------------------------------------------------
+
+    async def do_label_node(self, node: str, key: str, value: str | None) -> None:
+        self.note(f"label node {node} {key}={value}" if value else f"unlabel node {node} {key}")
+        await self._patch(NODES.object_path(node), {"metadata": {"labels": {key: value}}})
+
+    async def do_annotate_node(self, node: str, key: str, value: str | None) -> None:
+        said = f"{key}={value}" if value is not None else f"{key}-"
+        self.note(f"annotate node {node} {said}")
+        await self._patch(NODES.object_path(node), {"metadata": {"annotations": {key: value}}})
+
+    async def do_node_lease(self, node: str, holder: str, duration_s: int) -> None:
+        self.note(f"medik8s lease of {node} taken by {holder} for {duration_s} s")
+        now = rfc3339_micro(self.clock.now())
+        await self._operator.create(
+            MEDIK8S_LEASES.collection("medik8s-leases"),
+            {
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": {"name": f"node-{node}", "namespace": "medik8s-leases"},
+                "spec": {
+                    "holderIdentity": holder,
+                    "leaseDurationSeconds": duration_s,
+                    "acquireTime": now,
+                    "renewTime": now,
+                },
+            },
+        )
+
+    async def do_delete_node_lease(self, node: str) -> None:
+        self.note(f"medik8s lease of {node} given up")
+        await self._operator.delete(MEDIK8S_LEASES.object_path(f"node-{node}", "medik8s-leases"))
+
+    async def do_delete_vm(self, vm: str) -> None:
+        self.note(f"owner deletes vm/{vm}")
+        namespace, name = vm.split("/")
+        await self._operator.delete(VIRTUAL_MACHINES.object_path(name, namespace))
+
+    async def do_stop_vm(self, vm: str) -> None:
+        self.note(f"owner stops vm/{vm}")
+        await self._operator.replace(virtual_machine_action(*vm.split("/"), "stop"), {})
+
+    async def do_migrate_vm(self, vm: str, to: str) -> None:
+        self.note(f"vm/{vm} begins to migrate to {to}")
+        body = {"addedNodeSelector": {"kubernetes.io/hostname": to}}
+        await self._operator.replace(virtual_machine_action(*vm.split("/"), "migrate"), body)
+
+    async def do_cordon_by_hand(self, node: str) -> None:
+        self.note(f"somebody cordons {node}")
+        await self._patch(NODES.object_path(node), {"spec": {"unschedulable": True}})
+
+    async def _patch(self, path: str, patch: dict[str, Any]) -> None:
+        await self._operator.patch(path, patch, kind=PatchKind.MERGE)
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        played, cluster = self.played, self.cluster
+        zero_at, ledger = played.zero_at, cluster.ledger
+        played.decisions = self.decisions()
+        for entry in cluster.faults.timeline:
+            detail = f" ({entry.detail})" if entry.detail else ""
+            text = f"{entry.verb.replace('-', ' ')} {entry.target}{detail}"
+            played.happened.append((entry.at, text))
+        played.happened.sort(key=lambda item: item[0])
+        played.double_runs = [str(run) for run in ledger.double_runs]
+        for key in cluster.vms:
+            vm = cluster.store.find(STORED_VMS, *key.split("/"))
+            if vm is not None:
+                played.strategies[key] = vm["spec"]["runStrategy"]
+            if ledger.running_copies(key):
+                played.running.add(key)
+            if any(
+                copy.ended_at is not None
+                and copy.ended_at >= zero_at
+                and not copy.end_reason.startswith("moved")
+                for copy in ledger.copies(key)
+            ):
+                up_at = ledger.up_at(key)
+                played.lost[key] = None if up_at is None else up_at - zero_at
+        for node in cluster.store.list(STORED_NODES):
+            taints = [taint["key"] for taint in node.get("spec", {}).get("taints", [])]
+            if any(key in OURS for key in taints) or node.get("spec", {}).get("unschedulable"):
+                played.marked.append(node["metadata"]["name"])
+        for decision in played.decisions:
+            if decision.incident and decision.state is not None and decision.subject.kind == "node":
+                played.open_incidents[decision.subject.name] = decision.state.value
+        played.open_incidents = {
+            node: state for node, state in played.open_incidents.items() if state != "resolved"
+        }
+        known = {name for name in cluster.hosts}
+        played.strange_leases = [
+            name
+            for lease in cluster.store.list(STORED_LEASES, "kube-node-lease")
+            if (name := lease["metadata"]["name"]) not in known
+            and not name.startswith("remediator-canary-remediator-")
+        ]
+
+
+def words_of(decision: Decision) -> list[str]:
+    """Return the words by which an event may wait for a record."""
+    words = [decision.kind.value, str(decision.subject), decision.subject.name]
+    if decision.state is not None:
+        words.append(decision.state.value)
+    if decision.verdict is not None:
+        words.append(decision.verdict.value)
+    if decision.action is not None:
+        words.append(step_of(decision))
+    if decision.outcome is not None:
+        words.append(decision.outcome.status.value)
+    if decision.stage:
+        words.append(decision.stage)
+    return words
+
+
+def step_of(decision: Decision) -> str:
+    """Return the name of a record's action: cordon, fence, release, force-stop, start, uncordon."""
+    return type(decision.action.work).__struct_config__.tag

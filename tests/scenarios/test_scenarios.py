@@ -1,0 +1,62 @@
+"""Golden stories: what happens to a cluster, what the daemon decides, and what came of it.
+
+One directory each: ``scenario.yaml`` tells the story and what must come of it, ``expected.log`` is
+the decision log as an operator reads it. ``UPDATE_GOLDEN=1 pytest tests/scenarios`` writes the logs
+anew; read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+import pytest
+import scenario_file
+from scenario_log import problems, render
+from scenario_stage import Played, Stage
+
+from remediator.sim.virtual_time import run
+
+HERE = Path(__file__).parent
+STORIES = sorted(path.parent.name for path in HERE.glob("*/scenario.yaml"))
+DOC = HERE.parents[1] / "docs" / "scenarios.md"
+UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
+
+
+async def _play(scenario: scenario_file.Scenario, *, kill_at: int = 0) -> Played:
+    stage = Stage(scenario)
+    if kill_at:
+        stage.kill_after = {kill_at}
+    return await stage.play()
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_the_story_goes_as_told(story):
+    scenario = scenario_file.read(HERE / story / "scenario.yaml")
+    played = run(_play(scenario))
+    log = render(played)
+    golden = HERE / story / "expected.log"
+    if UPDATE:
+        golden.write_text(log)
+    expected = golden.read_text() if golden.exists() else ""
+    assert problems(played) == [], f"\n{log}"
+    difference = "".join(
+        difflib.unified_diff(
+            expected.splitlines(keepends=True),
+            log.splitlines(keepends=True),
+            f"{story}/expected.log",
+            f"{story} as it went now",
+        )
+    )
+    assert difference == "", f"\n{difference}"
+
+
+KILLED = "power-loss"
+RECORDS = (HERE / KILLED / "expected.log").read_text().count("\n") if STORIES else 0
+
+
+def test_every_story_is_listed():
+    listed = re.findall(r"^\| \[`([^`]+)`\]", DOC.read_text(), re.MULTILINE)
+    assert listed == STORIES
