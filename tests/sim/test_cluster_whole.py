@@ -16,6 +16,7 @@ from remediator.clock import Clock
 from remediator.sim import virtual_time
 from remediator.sim.cluster import SimCluster
 from remediator.sim.cluster_spec import ClusterSpec
+from remediator.sim.controllers.settings import ControlPlaneSettings
 from remediator.sim.hosts.settings import HostSettings
 from remediator.sim.resources import NODES, PODS, VIRTUAL_MACHINE_INSTANCES, VIRTUAL_MACHINES
 
@@ -198,6 +199,7 @@ def quick_spec(**more):
             pod_start_s=(0.05, 0.1),
             domain_start_s=(0.05, 0.1),
         ),
+        controllers=ControlPlaneSettings(attach_s=(0.0, 0.01), detach_s=(0.0, 0.01)),
         **more,
     )
 
