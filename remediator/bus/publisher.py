@@ -39,6 +39,7 @@ from nats.aio.subscription import Subscription
 
 from remediator.bus import subjects
 from remediator.bus.connection import BusConnection
+from remediator.bus.outbox import Message, Outbox
 from remediator.bus.protocols import BusUnavailableError
 
 _log = structlog.get_logger(__name__)
@@ -65,24 +66,6 @@ class _Ack(msgspec.Struct):
     error: dict[str, int | str] | None = None
 
 
-class _Message:
-    __slots__ = ("barrier", "deadline", "message_id", "order", "payload", "subject", "token")
-
-    def __init__(
-        self, subject: str, payload: bytes, message_id: str, order: int, *, barrier: bool
-    ) -> None:
-        self.subject = subject
-        self.payload = payload
-        self.message_id = message_id
-        self.order = order  # position among all offers; a replacement inherits it
-        self.barrier = barrier
-        self.token = ""
-        self.deadline = 0.0
-
-
-# Behind a marker's subject, the key of its newest waiting message; in no subject.
-_NEWEST = " newest"
-
 _ack_decoder = msgspec.json.Decoder(_Ack)
 
 
@@ -107,14 +90,9 @@ class Publisher:
         self._id_prefix = f"{rng.getrandbits(64):016x}"
         self._offers = 0
         self._sends = 0
-        self._waiting: dict[str, _Message] = {}  # in order; may be sent when the window has room
-        self._behind: dict[str, _Message] = {}  # its subject's older message is in flight
-        self._urgent: deque[_Message] = deque()  # was behind, is free now: older than what waits
-        self._after_marker: deque[_Message] = deque()  # the same, but younger than the next marker
-        self._in_flight: dict[str, _Message] = {}  # by token, in the order of their deadlines
-        self._again: deque[_Message] = deque()  # refused for now, in the order of their deadlines
-        self._busy: set[str] = set()  # subjects in flight or to be sent again
-        self._waiting_bytes = 0
+        self._outbox = Outbox(self._settings.waiting_max, self._settings.waiting_bytes_max)
+        self._in_flight: dict[str, Message] = {}  # by token, in the order of their deadlines
+        self._again: deque[Message] = deque()  # refused for now, in the order of their deadlines
         self._in_flight_bytes = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -135,7 +113,7 @@ class Publisher:
     @property
     def pending(self) -> int:
         """Messages offered and not yet acknowledged, replaced, dropped or refused."""
-        return self._queued + len(self._in_flight) + len(self._again)
+        return len(self._outbox) + len(self._in_flight) + len(self._again)
 
     @property
     def in_flight(self) -> int:
@@ -147,24 +125,15 @@ class Publisher:
     ) -> None:
         """Queue one message; see the module for what is kept, ordered and dropped."""
         self._offers += 1
-        barrier = barrier or subjects.is_marker(subject) or self._marker_waits(subject)
+        barrier = barrier or subjects.is_marker(subject)
         if barrier and self.lossy:
             self.withheld += 1
             return
         message_id = message_id or f"{self._id_prefix}-{self._offers}"
-        message = _Message(subject, payload, message_id, self._offers, barrier=barrier)
-        if self._replace(message):
-            return
-        if self._full(len(payload)):
+        message = Message(subject, payload, message_id, self._offers, barrier=barrier)
+        if not self._outbox.put(message):
             self._drop(subject)
             return
-        self._waiting_bytes += len(payload)
-        if barrier and subject in self._waiting:
-            self._waiting[subject + _NEWEST] = message
-        elif subject in self._busy and not barrier:
-            self._behind[subject] = message
-        else:
-            self._waiting[subject] = message
         self._idle.clear()
         self._wake.set()
 
@@ -198,83 +167,24 @@ class Publisher:
             self._connection.on_change.remove(self._wake.set)
             await self._unsubscribe()
 
-    # --- the queue --------------------------------------------------------------------------------
-
-    @property
-    def _queued(self) -> int:
-        return len(self._waiting) + len(self._behind) + len(self._urgent) + len(self._after_marker)
-
-    def _full(self, size: int) -> bool:
-        return (
-            self._queued >= self._settings.waiting_max
-            or self._waiting_bytes + size > self._settings.waiting_bytes_max
-        )
-
-    def _replace(self, newer: _Message) -> bool:
-        """Put ``newer`` in the place of a waiting message of its subject, if it may take it."""
-        if newer.barrier:
-            # It vouches for all before it, so it may not inherit a place: the end is its own.
-            older = self._waiting.pop(newer.subject + _NEWEST, None)
-            if older is not None:
-                self._waiting_bytes -= len(older.payload)
-            return False
-        for queue in (self._waiting, self._behind):
-            older = queue.get(newer.subject)
-            if older is not None:
-                self._waiting_bytes += len(newer.payload) - len(older.payload)
-                newer.order = older.order
-                queue[newer.subject] = newer
-                return True
-        return False
-
-    def _marker_waits(self, subject: str) -> bool:
-        waiting = self._waiting.get(subject)
-        return waiting is not None and waiting.barrier
-
     def _drop(self, subject: str) -> None:
         self.dropped += 1
         if not self.lossy:
-            _log.error("publisher_overflow", waiting=self._queued, subject=subject)
+            _log.error("publisher_overflow", waiting=len(self._outbox), subject=subject)
         self.lossy = True
 
     def _recover_from_loss(self) -> None:
-        if not self.lossy or not self.on_loss:
-            return
-        if (
-            self._queued > self._settings.waiting_max // 2
-            or self._waiting_bytes > self._settings.waiting_bytes_max // 2
-        ):
+        if not self.lossy or not self.on_loss or not self._outbox.half_empty:
             return
         self.lossy = False
         _log.warning("publisher_overflow_over", dropped=self.dropped, withheld=self.withheld)
         for callback in list(self.on_loss):
             callback()
 
-    def _next(self) -> _Message | None:
-        """Take the message to send now, or None when there is none or a marker has to wait."""
-        if self._urgent:
-            return self._urgent.popleft()
-        if not self._waiting:
-            return None
-        key, message = next(iter(self._waiting.items()))
-        if message.barrier and (self._in_flight or self._again):
-            return None
-        del self._waiting[key]
-        if message.barrier:
-            self._urgent.extend(self._after_marker)
-            self._after_marker.clear()
-        return message
-
-    def _settled(self, message: _Message) -> None:
+    def _settled(self, message: Message) -> None:
         """Give the message's subject free: it is acknowledged, or refused for good."""
-        behind = self._behind.pop(message.subject, None)
-        if behind is None:
-            self._busy.discard(message.subject)
-        else:  # the subject stays busy: what comes next waits behind this one
-            first = next(iter(self._waiting.values()), None)
-            younger = first is not None and first.barrier and behind.order > first.order
-            (self._after_marker if younger else self._urgent).append(behind)
-        if not self._in_flight and not self.pending:
+        self._outbox.settled(message.subject)
+        if not self.pending:
             self._idle.set()
         self._wake.set()
 
@@ -283,10 +193,9 @@ class Publisher:
     async def _pump(self) -> None:
         client = self._connection.client
         while self._connection.connected and self._room(client):
-            message = self._next()
+            message = self._outbox.take(settled=not self._in_flight and not self._again)
             if message is None:
                 break
-            self._waiting_bytes -= len(message.payload)
             await self._send(client, message)
         self._recover_from_loss()
 
@@ -301,13 +210,12 @@ class Publisher:
         """Whether the peer takes what is sent: nats-py's buffer must not fill, or it blocks."""
         return client.pending_data_size < self._settings.window_bytes
 
-    async def _send(self, client: Client, message: _Message) -> None:
+    async def _send(self, client: Client, message: Message) -> None:
         self._sends += 1
         message.token = format(self._sends, "x")
         message.deadline = asyncio.get_running_loop().time() + self._settings.ack_timeout_s
         self._in_flight[message.token] = message
         self._in_flight_bytes += len(message.payload)
-        self._busy.add(message.subject)
         try:
             await client.publish(
                 message.subject,
@@ -319,13 +227,13 @@ class Publisher:
             self._land(message.token)
             self._refuse(message, str(error))
 
-    def _land(self, token: str) -> _Message | None:
+    def _land(self, token: str) -> Message | None:
         message = self._in_flight.pop(token, None)
         if message is not None:
             self._in_flight_bytes -= len(message.payload)
         return message
 
-    def _refuse(self, message: _Message, why: str) -> None:
+    def _refuse(self, message: Message, why: str) -> None:
         self.refused += 1
         _log.error("publish_refused", subject=message.subject, size=len(message.payload), error=why)
         self._settled(message)
@@ -356,7 +264,7 @@ class Publisher:
             self._connection.suspect(f"{len(overdue)} acknowledgements overdue")
             self._doubt(overdue)
 
-    def _doubt(self, messages: list[_Message]) -> None:
+    def _doubt(self, messages: list[Message]) -> None:
         """Put messages of unknown fate first among those to be sent again."""
         for message in messages:
             self._land(message.token)
