@@ -16,7 +16,13 @@ from nats.aio.msg import Msg
 from remediator.backoff import Backoff
 from remediator.bus.protocols import BusUnavailableError
 from remediator.bus.session import Callbacks, abort_transport, close_client, open_client
-from remediator.bus.settings import NatsSettings, check_settings, redacted
+from remediator.bus.settings import (
+    EMBEDDED,
+    NatsConfigError,
+    NatsSettings,
+    check_settings,
+    redacted,
+)
 
 __all__ = ["BusConnection", "JetStreamError", "connect"]
 
@@ -54,6 +60,8 @@ async def connect(
     BusUnavailableError (no NATS greeting in time); each text is one line.
     """
     check_settings(settings)
+    if settings.url == EMBEDDED:
+        raise NatsConfigError("nats.url is embedded: connect with EmbeddedServer.settings instead")
     connection = BusConnection(settings, name, rng=rng)
     await connection.open()
     return connection

@@ -55,6 +55,10 @@ def check_settings(settings: NatsSettings) -> None:
     if settings.replicas not in (1, 3, 5):
         raise NatsConfigError(f"nats.replicas must be 1, 3 or 5, not {settings.replicas}")
     if settings.url == EMBEDDED:
+        if settings.replicas != 1:
+            raise NatsConfigError(
+                "nats.replicas must be 1 with nats.url embedded: it is one server"
+            )
         return
     if not settings.servers:
         raise NatsConfigError("nats.url is empty: give 'embedded', nats://HOST:PORT or tls://…")

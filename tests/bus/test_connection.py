@@ -83,6 +83,8 @@ async def test_tls_is_not_given_up_when_the_server_offers_none(server):
 async def test_bad_settings_are_told_before_any_connection():
     with pytest.raises(NatsConfigError):
         await connect(NatsSettings(url="redis://x"), "test")
+    with pytest.raises(NatsConfigError, match=r"EmbeddedServer\.settings"):
+        await connect(NatsSettings(), "test")
 
 
 async def test_a_restart_is_survived_and_the_hooks_run_in_order(watched, connection, until):

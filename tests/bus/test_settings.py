@@ -15,6 +15,7 @@ from remediator.bus.settings import NatsConfigError, NatsSettings, check_setting
         ({"url": "nats://a:1,tls://b:2"}, "mixes"),
         ({"url": "nats://x", "connect_timeout_s": 0}, "connect_timeout_s"),
         ({"url": "nats://x", "replicas": 2}, "nats.replicas must be 1, 3 or 5"),
+        ({"replicas": 3}, "must be 1 with nats.url embedded"),
         ({"url": "nats://x", "user": "u"}, "nats.password_file"),
         ({"url": "nats://x", "token_file": "/nowhere"}, "nats.token_file: cannot read /nowhere"),
         ({"url": "nats://x", "token_file": "/dev/null"}, "nats.token_file: /dev/null is empty"),
