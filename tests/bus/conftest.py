@@ -115,8 +115,9 @@ async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
     """Give each test a real server of its own: a start takes 0.2 s, and tests kill it."""
     async with EmbeddedServer(tmp_path / "nats") as running:
         yield running
-        if running.pid is not None:
-            os.kill(running.pid, signal.SIGCONT)  # a test may have stopped it
+        if running.pid is not None:  # a test may have stopped it, or killed it just now
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(running.pid, signal.SIGCONT)
 
 
 @pytest.fixture

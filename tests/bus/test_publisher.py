@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -18,6 +19,11 @@ from remediator.bus.streams import ensure_all
 
 def beat(n: int) -> str:
     return subjects.heartbeat("lease", "node", f"n{n}")
+
+
+def go_on(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # killed meanwhile
+        os.kill(pid, signal.SIGCONT)
 
 
 async def stored(connection, stream: str) -> list[tuple[str, bytes]]:
@@ -244,7 +250,7 @@ async def test_a_marker_never_overtakes_through_kills_and_stops(watched, connect
             elif round_ == 14:
                 pid = watched.pid
                 os.kill(pid, signal.SIGSTOP)
-                asyncio.get_running_loop().call_later(1.0, os.kill, pid, signal.SIGCONT)
+                asyncio.get_running_loop().call_later(1.0, go_on, pid)
             await asyncio.sleep(rng.uniform(0, 0.1))
         assert await publisher.flush(30)
     assert connection.reconnects >= 2

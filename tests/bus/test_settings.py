@@ -41,3 +41,11 @@ def test_good_settings_pass(tmp_path):
 
 def test_a_url_is_shown_without_its_password():
     assert redacted("nats://u:secret@h:1,nats://t@k:2") == "nats://h:1,nats://k:2"
+
+
+def test_keys_without_their_library_are_told_before_connecting(tmp_path, monkeypatch):
+    seed = tmp_path / "seed"
+    seed.write_text("SU...")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(NatsConfigError, match="nkeys, which is not installed"):
+        check_settings(NatsSettings(url="nats://x", nkey_seed_file=str(seed)))
