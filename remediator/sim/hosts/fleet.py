@@ -121,7 +121,7 @@ class Fleet:
 
     def failed(self, error: BaseException) -> None:
         """Note a defect in a host's task; ``stop`` raises the first."""
-        log.error("emulated_host_defect", error=repr(error), exc_info=error)
+        log.error("emulated_host_defect", error=repr(error))
         self.defect = self.defect or error
 
     def pods_on(self, node: str) -> Mapping[str, Obj]:

@@ -13,6 +13,7 @@ import structlog
 
 from remediator.kube.transport import Transport
 from remediator.sim.hosts.domain import Domain
+from remediator.sim.hosts.hangs import Hangs
 from remediator.sim.hosts.kubelet import Kubelet
 from remediator.sim.hosts.launcher import Launcher
 from remediator.sim.hosts.settings import HostSettings, HostSpec
@@ -62,9 +63,15 @@ class Host:
         self._loop = asyncio.get_running_loop()
         self._timers: set[asyncio.TimerHandle] = set()
         self._attachments_changed = asyncio.Event()
-        self._hung: set[str] = set()
         self.kubelet = Kubelet(self)
         self.handler = VirtHandler(self)
+        self._hangs = Hangs(
+            {
+                "host": (self.kubelet, self.handler),
+                "kubelet": (self.kubelet,),
+                "handler": (self.handler,),
+            }
+        )
 
     def now(self) -> float:
         """Return the time on this host's own clock."""
@@ -143,7 +150,7 @@ class Host:
     def _stop_everything(self) -> None:
         self.frozen = False
         self.crashed = False
-        self._hung.clear()
+        self._hangs.clear()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -197,7 +204,7 @@ class Host:
         """Hang the kernel: nothing runs, guests stand still, all may go on later."""
         if self.works:
             self.frozen = True
-            self._hang("host")
+            self._hangs.begin("host")
             for domain in self.domains():
                 domain.pause(why)
 
@@ -212,12 +219,12 @@ class Host:
     def hang_kubelet(self) -> None:
         """Hang the kubelet alone; containers and domains go on."""
         if self._powered:
-            self._hang("kubelet")
+            self._hangs.begin("kubelet")
 
     def hang_handler(self) -> None:
         """Hang virt-handler alone."""
         if self._powered:
-            self._hang("handler")
+            self._hangs.begin("handler")
 
     def resume(self) -> None:
         """End every hang."""
@@ -225,28 +232,9 @@ class Host:
         self._resume("kubelet")
         self._resume("handler")
 
-    def _processes(self, cause: str) -> list[HostProcess]:
-        affected: dict[str, list[HostProcess]] = {
-            "host": [self.kubelet, self.handler],
-            "kubelet": [self.kubelet],
-            "handler": [self.handler],
-        }
-        return affected[cause]
-
-    def _hang(self, cause: str) -> None:
-        self._hung.add(cause)
-        for process in self._processes(cause):
-            process.gate.close()
-
     def _resume(self, cause: str) -> None:
-        if cause not in self._hung:
-            return
-        self._hung.discard(cause)
-        for process in (self.kubelet, self.handler):
-            held = any(process in self._processes(other) for other in self._hung)
-            if not held and not process.gate.open:
-                process.gate.reopen()
-                self._catch_up(process)
+        for process in self._hangs.end(cause):
+            self._catch_up(process)
 
     # Network and storage.
 

@@ -58,7 +58,7 @@ class Migrations:
 
     def _as_target(self, vmi: Obj, launcher: Launcher, uid: str) -> None:
         if launcher.running_domain is not None:
-            self._handler.report(launcher.vmi_uid)  # the guest runs here: take the VMI over
+            self._handler.reports.report(launcher.vmi_uid)  # the guest runs here: take the VMI over
         elif not migration_of(vmi).get("targetNodeAddress") and uid not in self._preparing:
             self._preparing.add(uid)
             self._handler.spawn(self._prepare(launcher, uid))
@@ -67,20 +67,20 @@ class Migrations:
         handler = self._handler
         await handler.sleep(handler.rng.uniform(*handler.host.settings.migration_prepare_s))
         self._prepared.add(uid)
-        handler.report(launcher.vmi_uid)
+        handler.reports.report(launcher.vmi_uid)
 
     def _as_source(self, vmi: Obj, launcher: Launcher, uid: str, state: Obj) -> None:
         if state.get("abortRequested") and uid not in self._copied:
             self._broken[uid] = _ABORTED
         if uid in self._copied or uid in self._broken:
-            self._handler.report(launcher.vmi_uid)
+            self._handler.reports.report(launcher.vmi_uid)
         elif (
             state.get("targetNodeAddress")
             and launcher.running_domain is not None
             and uid not in self._copying
         ):
             self._copying.add(uid)
-            self._handler.report(launcher.vmi_uid)
+            self._handler.reports.report(launcher.vmi_uid)
             self._handler.spawn(self._copy(vmi, launcher, uid, state["targetNode"]))
 
     async def _copy(self, vmi: Obj, launcher: Launcher, uid: str, target: str) -> None:
@@ -110,7 +110,7 @@ class Migrations:
             self._copied.add(uid)
             source.migrated_away()
             other.handler.resync()
-        handler.report(launcher.vmi_uid)
+        handler.reports.report(launcher.vmi_uid)
 
     def tell_truth(self, vmi: Obj, launcher: Launcher) -> bool:
         """Write this host's progress into a VMI; True when something changed."""

@@ -6,29 +6,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from remediator.kube.transport import TransportError
-from remediator.sim.hosts.domain import Domain, DomainEnd, Guest
+from remediator.sim.hosts.domain import Domain, Guest
 from remediator.sim.hosts.launcher import Launcher
 from remediator.sim.hosts.migration import Migrations
 from remediator.sim.hosts.node_object import HEARTBEAT_ANNOTATION, NODES_PATH, SCHEDULABLE_LABEL
+from remediator.sim.hosts.vmi_reports import VmiReports
 from remediator.sim.hosts.vmi_status import (
     FINAL,
-    drop_condition,
-    has_condition,
     node_of,
     phase_of,
-    set_condition,
-    set_phase,
 )
-from remediator.sim.hosts.wire import MERGE_PATCH, HostProcess, Obj, RefusedError, decode_obj
+from remediator.sim.hosts.wire import MERGE_PATCH, HostProcess, Obj, RefusedError
 from remediator.sim.ledger import Copy
 from remediator.sim.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from remediator.sim.hosts.host import Host
-
-# Somebody else wrote the VMI meanwhile: client-go's rate limiter begins at 5 ms and doubles.
-_CONFLICT_RETRY_S = 0.02
-_VMIS = "/apis/kubevirt.io/v1/namespaces/{}/virtualmachineinstances/{}"
 
 
 class VirtHandler(HostProcess):
@@ -49,24 +42,17 @@ class VirtHandler(HostProcess):
         self.host = host
         self.vmis: dict[str, Obj] = {}
         self.migrations = Migrations(self)
+        self.reports = VmiReports(self)
         self._starting: set[str] = set()
-        self._reporting: set[str] = set()  # VMIs that have a report under way
-        self._dirty: set[str] = set()  # of these, those whose truth changed meanwhile
         self._waiting: set[str] = set()  # Scheduled VMIs without a launcher that answers
-        self._given_up: set[str] = set()  # of these, those that had none for too long
 
     def start(self, vmis: Mapping[str, Obj], *, warm: bool) -> None:
         """Begin, with the VMIs that name this node now."""
         self.running = True
         self.vmis = dict(vmis)
-        for known in (
-            self._starting,
-            self._reporting,
-            self._dirty,
-            self._waiting,
-            self._given_up,
-        ):
-            known.clear()
+        self._starting.clear()
+        self._waiting.clear()
+        self.reports.clear()
         self.migrations.clear()
         self.spawn(self._keep_heartbeat(warm=warm))
         if not warm:
@@ -164,8 +150,8 @@ class VirtHandler(HostProcess):
         elif self._has_no_launcher(vmi, launcher) and uid not in self._waiting:
             self._waiting.add(uid)
             self.spawn(self._await_launcher(uid))
-        if self._differs(vmi, launcher):
-            self.report(uid)
+        if self.reports.differs(vmi, launcher):
+            self.reports.report(uid)
 
     def _has_no_launcher(self, vmi: Obj, launcher: Launcher | None) -> bool:
         gone = launcher is None or (launcher.domain is None and launcher.exited.is_set())
@@ -177,8 +163,7 @@ class VirtHandler(HostProcess):
         self._waiting.discard(uid)
         vmi = self.vmis.get(uid)
         if vmi is not None and self._has_no_launcher(vmi, self.host.launchers.get(uid)):
-            self._given_up.add(uid)
-            self.report(uid)
+            self.reports.give_up(uid)
 
     async def _start_domain(self, launcher: Launcher, vmi: Obj) -> None:
         uid = launcher.vmi_uid
@@ -216,114 +201,3 @@ class VirtHandler(HostProcess):
         if launcher is not None and launcher.domain is domain:
             launcher.exit()  # virt-launcher goes with its domain, virt-handler or not
         self._sync(domain.guest.vmi_uid)
-
-    # Reporting.
-
-    def _differs(self, vmi: Obj, launcher: Launcher | None) -> bool:
-        """Tell whether the VMI's status says something else than the host."""
-        phase = phase_of(vmi)
-        if node_of(vmi) != self.host.name or phase not in ("Scheduled", "Running"):
-            return False
-        domain = None if launcher is None else launcher.domain
-        if domain is None:
-            if vmi["metadata"]["uid"] in self._given_up:
-                return True
-            return phase == "Running" and not self.migrations.moved_away(vmi)
-        if not domain.alive:
-            return domain.end is not DomainEnd.MIGRATED
-        connected = domain.up and domain.guest.agent
-        return phase == "Scheduled" or has_condition(vmi, "AgentConnected") is not connected
-
-    def report(self, uid: str) -> None:
-        """Write the truth about this VMI; a report under way is done once more."""
-        if uid in self._reporting:
-            self._dirty.add(uid)
-        else:
-            self._reporting.add(uid)
-            self.spawn(self._report(uid))
-
-    async def _report(self, uid: str) -> None:
-        # Ends when the VMI is gone or final, or agrees with the host; each failed try waits.
-        while True:
-            self._dirty.discard(uid)
-            again_s = self.rng.uniform(*self.host.settings.retry_s)
-            try:
-                await self._report_once(uid)
-            except RefusedError as error:
-                if error.status == 404:  # the VMI went meanwhile: nothing is left to tell
-                    self._reporting.discard(uid)
-                    return
-                if error.status == 409:
-                    again_s = _CONFLICT_RETRY_S
-                elif not error.transient:
-                    raise
-            except TransportError:
-                pass  # written again below: the truth is told as often as it takes
-            else:
-                if uid in self._dirty:
-                    continue
-                self._reporting.discard(uid)
-                return
-            await self.sleep(again_s)
-
-    async def _report_once(self, uid: str) -> None:
-        seen = self.vmis.get(uid)
-        if seen is None:
-            return
-        meta = seen["metadata"]
-        path = _VMIS.format(meta["namespace"], meta["name"])
-        vmi = decode_obj(await self.request("GET", path))
-        if vmi["metadata"]["uid"] != uid or phase_of(vmi) in FINAL:
-            return
-        migratable = await self._disks_are_shared(vmi)
-        changed = self._tell_truth(vmi, migratable=migratable)
-        if changed:
-            await self.request("PUT", path, vmi)
-
-    def _tell_truth(self, vmi: Obj, *, migratable: bool) -> bool:
-        launcher = self.host.launchers.get(vmi["metadata"]["uid"])
-        changed = launcher is not None and self.migrations.tell_truth(vmi, launcher)
-        if not self._differs(vmi, launcher):
-            return changed
-        now = self.host.now()
-        domain = None if launcher is None else launcher.domain
-        if domain is None or not domain.alive:
-            ended_well = domain is not None and domain.end is DomainEnd.SHUTDOWN
-            set_phase(vmi, "Succeeded" if ended_well else "Failed", now)
-            drop_condition(vmi, "AgentConnected")
-            return True
-        if phase_of(vmi) == "Scheduled":
-            set_phase(vmi, "Running", now)
-            _set_migratable(vmi, now, migratable=migratable)
-        if domain.up and domain.guest.agent:
-            set_condition(vmi, "AgentConnected", "True", now)
-        else:
-            drop_condition(vmi, "AgentConnected")
-        return True
-
-    async def _disks_are_shared(self, vmi: Obj) -> bool:
-        meta = vmi["metadata"]
-        for volume in vmi["spec"].get("volumes") or ():
-            claim = (volume.get("persistentVolumeClaim") or {}).get("claimName") or (
-                volume.get("dataVolume") or {}
-            ).get("name")
-            if claim:
-                found = await self.host.fleet.volumes.find(meta["namespace"], claim, self.get)
-                if found is None or not found.shared:
-                    return False
-        return True
-
-
-def _set_migratable(vmi: Obj, now: float, *, migratable: bool) -> None:
-    if migratable:
-        set_condition(vmi, "LiveMigratable", "True", now)
-    else:
-        set_condition(
-            vmi,
-            "LiveMigratable",
-            "False",
-            now,
-            reason="DisksNotLiveMigratable",
-            message="cannot migrate VMI: a PVC is not shared, live migration requires that all "
-            "PVCs must be shared (using ReadWriteMany access mode)",
-        )
