@@ -29,6 +29,7 @@ from remediator.kube.client import KubeClient
 from remediator.kube.election import ElectionSettings, LeaderElector
 from remediator.kube.transport import Transport
 from remediator.leader import Term
+from remediator.policy.loader import label_keys
 from remediator.power import PowerReading
 from remediator.probes.power import PowerProbe, PowerProbeSettings
 from remediator.watchers.inventory import InventoryWatchers, WatcherSettings
@@ -93,7 +94,11 @@ class Replica:
             clock,
             rng=rng,
             identity=settings.identity,
-            settings=settings.watchers,
+            label_keys=label_keys(settings.policies),
+            # In observe mode nothing is written but the election's Lease in our own namespace.
+            settings=msgspec.structs.replace(
+                settings.watchers, canary=settings.watchers.canary and settings.enforce
+            ),
         )
         self.elector = LeaderElector(
             self._client,
@@ -182,6 +187,7 @@ class Replica:
             last_beat=self.watchers.last_beat,
             rng=self._rng,
             on_finished=term.finished,
+            late_renewal_s=settings.engine.detection.contradiction_after_s,
         )
         source = doors.source()
 

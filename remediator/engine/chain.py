@@ -149,7 +149,7 @@ def decode(payload: bytes, seq: int = 0) -> Decision:
     """
     try:
         decision = _decoder.decode(payload)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ChainError(seq, f"not a decision record: {error}") from error
     if decision.schema > SCHEMA:
         raise ChainError(seq, f"schema {decision.schema} is newer than this version's {SCHEMA}")

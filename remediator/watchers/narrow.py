@@ -5,7 +5,7 @@ What is left out here can cause no event: a status heartbeat that changes no fac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import structlog
 
@@ -40,17 +40,20 @@ _KEPT_DOMAINS = ("remediator.io/", "remediation.medik8s.io/")
 _KEPT_KEYS = frozenset({"machine.openshift.io/machine", "cluster.x-k8s.io/machine"})
 
 
-def kept(marks: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels or annotations whose keys decisions read."""
+def kept(marks: Mapping[str, str], also: Collection[str] = ()) -> dict[str, str]:
+    """Return the labels or annotations whose keys decisions read; ``also`` names further keys."""
     return {
         key: value
         for key, value in marks.items()
-        if key.startswith(_KEPT_DOMAINS) or key in _KEPT_KEYS
+        if key.startswith(_KEPT_DOMAINS) or key in _KEPT_KEYS or key in also
     }
 
 
-def node_facts(node: Node) -> NodeFacts:
-    """Narrow a Node. Taints are sorted, so that a new order alone is no change."""
+def node_facts(node: Node, label_keys: Collection[str] = ()) -> NodeFacts:
+    """Narrow a Node, keeping the labels that policies select by (``label_keys``).
+
+    Taints are sorted, so that a new order alone is no change.
+    """
     labels = node.labels
     return NodeFacts(
         name=node.name,
@@ -62,7 +65,7 @@ def node_facts(node: Node) -> NodeFacts:
         unschedulable=node.unschedulable,
         control_plane=any(key in labels for key in _CONTROL_PLANE),
         taints=tuple(sorted(str(taint) for taint in node.taints)),
-        labels=kept(labels),
+        labels=kept(labels, label_keys),
         annotations=kept(node.annotations),
         kubevirt=_SCHEDULABLE in labels,
     )

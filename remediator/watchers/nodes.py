@@ -9,6 +9,7 @@ place for one, and the handler plane is a slow witness anyway.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from remediator.clock import Clock
@@ -28,10 +29,13 @@ _DETAIL_LIMIT: Final = 200
 class NodeSink:
     """Publishes a Node's facts, and what it says on the planes ``kubelet`` and ``handler``."""
 
-    def __init__(self, outlet: Outlet, clock: Clock) -> None:
+    def __init__(
+        self, outlet: Outlet, clock: Clock, label_keys: frozenset[str] = frozenset()
+    ) -> None:
         self._outlet = outlet
         self._clock = clock
-        self._facts = FactsSink(FactKind.NODE, node_facts, outlet)
+        narrow = partial(node_facts, label_keys=label_keys)
+        self._facts = FactsSink(FactKind.NODE, narrow, outlet)
         self._mark = ProgressMark(WATCH, outlet, clock)
 
     def seen(self, obj: Node, old: Node | None, *, initial: bool) -> None:

@@ -60,7 +60,9 @@ def test_two_swapped_records_are_named():
         chain.verify(log)
 
 
-@pytest.mark.parametrize("garbage", [b"", b"{}", b"\xff\x00", b'{"seq":1}', b"[]"])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"{}", b"\xff\x00", b"[" * 100_000, b'{"why":"\xff"}', b'{"seq":1}', b"[]"]
+)
 def test_a_foreign_message_is_named(garbage):
     log = [*records(3), (4, garbage)]
     with pytest.raises(ChainError, match="record 4: not a decision record"):
