@@ -19,24 +19,34 @@ def migration_state(vmi: Obj) -> Obj:
 
 
 def failure(migration: Obj, vmi: Obj | None, target: Obj | None) -> str | None:
-    """Return why the migration has failed, None while it has not."""
-    phase = phase_of(migration)
+    """Return why the migration has failed, None while it has not; the first reason that holds."""
     if vmi is None:
         return "vmi does not exist."
-    if is_final(vmi):
-        return "vmi shutdown during migration."
-    if is_deleting(migration) and phase not in HANDED_OFF_PHASES:
-        return "due to being canceled"
-    if target is not None and is_terminal(target):
-        return "target pod shutdown during migration"
-    if target is None and phase in _TARGET_CREATED_PHASES:
-        return "Migration target pod was removed during active migration."
+    phase = phase_of(migration)
+    handed_off = phase in HANDED_OFF_PHASES
     state = migration_state(vmi)
-    if phase in HANDED_OFF_PHASES and state.get("migrationUid") != uid_of(migration):
-        return "VMI's migration state was cleared or taken over during the active migration."
-    if state.get("migrationUid") == uid_of(migration) and state.get("failed"):
-        return "source node reported migration failed"
-    return None
+    mine = state.get("migrationUid") == uid_of(migration)
+    reasons = (
+        (is_final(vmi), "vmi shutdown during migration."),
+        # A successor of the VMI that was to be migrated. Its pod waits for this migration to end,
+        # so waiting here for that pod would stop both for ever.
+        (phase_of(vmi) != "Running", "vmi is not running."),
+        (is_deleting(migration) and not handed_off, "due to being canceled"),
+        (
+            target is not None and is_terminal(target),
+            "target pod shutdown during migration",
+        ),
+        (
+            target is None and phase in _TARGET_CREATED_PHASES,
+            "Migration target pod was removed during active migration.",
+        ),
+        (
+            handed_off and not mine,
+            "VMI's migration state was cleared or taken over during the active migration.",
+        ),
+        (mine and bool(state.get("failed")), "source node reported migration failed"),
+    )
+    return next((why for holds, why in reasons if holds), None)
 
 
 def next_phase(migration: Obj, vmi: Obj, target: Obj | None) -> str | None:

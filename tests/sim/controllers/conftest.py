@@ -54,6 +54,7 @@ class FakeHost:
         self.name = name
         self.alive = True
         self.handler_alive = True
+        self.unmounts = True
         self.running: dict[str, Obj] = {}
         self.tasks = [asyncio.create_task(self._leases()), asyncio.create_task(self._beats())]
         cluster.store.subscribe(PODS, self._pod_changed)
@@ -118,7 +119,8 @@ class FakeHost:
         )
 
         def change(node: Obj) -> None:
-            node["status"]["volumesInUse"] = in_use
+            if self.unmounts or in_use:
+                node["status"]["volumesInUse"] = in_use
             for condition in node["status"]["conditions"]:
                 if condition["type"] == "Ready":
                     condition["status"] = "True"

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from remediator.sim.resources import LEASES, NODES
+from remediator.sim.resources import LEASES, NODES, VOLUME_ATTACHMENTS
 
 OUT_OF_SERVICE = {
     "key": "node.kubernetes.io/out-of-service",
@@ -140,6 +140,40 @@ def test_rwo_without_out_of_service_taint_waits_6_minutes_for_its_volume(simulat
         await c.until(lambda: c.phase("vm") == "Running" and c.node_of("vm") != node, within_s=380)
         assert 360 <= c.now() - deleted_at <= 368
         assert c.node_of("vm") != node
+
+    simulate(story)
+
+
+def test_a_healthy_node_that_keeps_a_volume_in_use_is_waited_for_without_end(simulate):
+    async def story(c):
+        c.add_vm("vm", mode="ReadWriteOnce")
+        await c.until(lambda: c.phase("vm") == "Running", within_s=30)
+        node = c.node_of("vm")
+        c.hosts[node].unmounts = False
+        c.cordon(node)
+        c.force_delete(c.pod("vm"))
+        await asyncio.sleep(2)
+        await c.never(lambda: c.phase("vm") != "Scheduling", for_s=1000)
+        c.taint(node, OUT_OF_SERVICE)  # asks neither for Ready nor for the unmount
+        await c.until(lambda: c.phase("vm") == "Running", within_s=6)
+
+    simulate(story)
+
+
+def test_an_attachment_deleted_by_hand_is_noticed_only_at_the_next_verification(
+    simulate, dead_node
+):
+    async def story(c):
+        node = await dead_node(c, mode="ReadWriteOnce")
+        await c.until(lambda: c.ready(node) == "Unknown", within_s=60)
+        await asyncio.sleep(10)
+        attachment = c.store.list(VOLUME_ATTACHMENTS)[0]["metadata"]["name"]
+        c.store.delete(VOLUME_ATTACHMENTS, "", attachment)
+        await c.until(lambda: c.attachments("pv-vm") == {}, within_s=1)
+        c.force_delete(c.pod("vm"))
+        took_s = await c.until(lambda: c.attachments("pv-vm"), within_s=61)
+        assert took_s > 2
+        await c.until(lambda: c.phase("vm") == "Running" and c.node_of("vm") != node, within_s=6)
 
     simulate(story)
 

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from remediator.sim.controllers import ControlPlaneSettings
 from remediator.sim.problems import Problem
 from remediator.sim.resources import (
     PODS,
@@ -128,12 +129,33 @@ def test_force_deleting_the_source_pod_fails_the_migration_and_restarts_the_vm(s
         c.force_delete(next(p for p in c.pods("vm") if p["spec"]["nodeName"] == source))
         await c.until(lambda: phase(c, migration) in ("Failed", ""), within_s=0.2)
         # The target's kubelet takes 2 s to end its pod; only then do the finalizers fall.
-        await c.until(lambda: c.vmi_uid("vm") not in ("", uid), within_s=4)
+        took_s = await c.until(lambda: c.vmi_uid("vm") not in ("", uid), within_s=4)
+        assert took_s > 1.5
         await c.until(lambda: c.phase("vm") == "Running", within_s=10)
         assert c.node_of("vm") != source
         await c.until(lambda: c.migration(migration) is None, within_s=1)
 
     simulate(story)
+
+
+def test_a_new_instance_gets_no_pod_while_a_migration_of_the_old_one_has_not_ended(simulate):
+    async def story(c):
+        c.add_vm("vm")
+        await c.until(lambda: c.phase("vm") == "Running", within_s=30)
+        uid = c.vmi_uid("vm")
+        migration = request(c, "vm")
+        c.force_delete(c.pod("vm"))
+        await c.until(lambda: c.vmi_uid("vm") not in ("", uid), within_s=0.7)
+        waited_s = 0.0
+        while phase(c, migration) != "Failed":
+            assert c.pods("vm") == []
+            assert waited_s < 10
+            await asyncio.sleep(0.01)
+            waited_s += 0.01
+        assert waited_s > 1
+        await c.until(lambda: c.pods("vm"), within_s=0.2)
+
+    simulate(story, settings=ControlPlaneSettings(migration_latency_s=(3.0, 3.0)))
 
 
 def test_a_migration_whose_source_handler_is_silent_parks_in_target_ready(simulate):

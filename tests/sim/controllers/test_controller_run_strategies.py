@@ -94,6 +94,18 @@ def test_a_guest_that_shut_itself_down_comes_back_only_with_always(simulate, str
     simulate(story)
 
 
+def test_rerun_on_failure_stays_stopped_when_an_evicted_guest_shuts_down_cleanly(simulate):
+    async def story(c):
+        await running(c, "RerunOnFailure")
+        c.taint(c.node_of("vm"), {"key": "k", "effect": "NoExecute"})
+        await c.until(lambda: "deletionTimestamp" in c.pod("vm")["metadata"], within_s=1)
+        c.set_vmi_phase(c.vmi("vm"), "Succeeded")  # kubevirt#9823
+        await c.until(lambda: c.vmi("vm") is None, within_s=5)
+        await c.never(lambda: c.vmi("vm") is not None, for_s=120)
+
+    simulate(story)
+
+
 def test_a_halted_vm_gets_no_instance_and_loses_the_one_it_has(simulate):
     async def story(c):
         await running(c, "Always")
