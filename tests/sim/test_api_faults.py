@@ -62,6 +62,15 @@ async def test_a_hanging_server_answers_nobody_and_later_everybody(simulated):
     assert (await patient).status == 200
 
 
+async def test_a_request_given_up_during_a_hang_has_no_effect(simulated):
+    api = await simulated.client("c")
+    simulated.faults.hang()
+    with pytest.raises(TransportError):
+        await ask(api, api.config_maps, method="POST", body=b'{"metadata":{"name":"a"}}')
+    simulated.faults.clear()
+    assert (await api.get(f"{api.config_maps}/a")).status == 404
+
+
 async def test_an_answer_may_be_lost_after_the_effect(simulated):
     api = await simulated.client("c")
     simulated.faults.hang(after_commit=True)

@@ -103,6 +103,16 @@ async def test_a_kubelet_sees_the_pods_of_its_node(api):
         assert await watch.seen() == ("DELETED", "here")
 
 
+async def test_a_scheduler_sees_a_pod_leave_when_it_is_bound(api):
+    version = (await api.get(api.pods)).version
+    async with api.watch(
+        api.pods, resourceVersion=version, fieldSelector="spec.nodeName="
+    ) as watch:
+        await api.bound_pod("p", node="n1")
+        assert await watch.seen() == ("ADDED", "p")
+        assert await watch.seen() == ("DELETED", "p")
+
+
 async def test_the_last_finalizer_of_a_deleted_object_shows_as_deleted(api):
     obj = api.config_map("a")
     obj["metadata"]["finalizers"] = ["example.com/hold"]
