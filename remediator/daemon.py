@@ -18,7 +18,7 @@ from aiohttp import web
 
 from remediator.actions.fence.devices import FenceDevices
 from remediator.api.app import make_app, serving
-from remediator.bus.connection import BusConnection, connect
+from remediator.bus.connection import BusConnection, JetStreamError, connect
 from remediator.bus.consumer import Consumer
 from remediator.bus.embedded import EmbeddedServer, EmbeddedServerError
 from remediator.bus.journal_stream import NatsJournal
@@ -31,6 +31,7 @@ from remediator.config import Settings
 from remediator.engine.chain import ChainError
 from remediator.engine.settings import FenceMethod
 from remediator.exit_codes import ExitCode
+from remediator.fence_settings import RedfishDevice
 from remediator.health import measure, measure_lag, readiness
 from remediator.journal.projector import Projector
 from remediator.journal.schema import StoreError
@@ -38,7 +39,9 @@ from remediator.journal.store import DecisionStore
 from remediator.kube.client import KubeClient
 from remediator.kube.cluster import ClusterTransport, KubeconfigError
 from remediator.kube.errors import ApiError
+from remediator.kube.objects import NODES
 from remediator.kube.transport import TransportError
+from remediator.logs import register_secret
 from remediator.policy.loader import PolicyError, load_directory
 from remediator.replica import Doors, Replica, ReplicaSettings
 
@@ -49,6 +52,14 @@ class ListenError(Exception):
     """The HTTP port cannot be had; the text is one line."""
 
 
+class SecretFileError(Exception):
+    """A file that a setting names for a password cannot be used; the text is one line."""
+
+
+class NoClusterError(Exception):
+    """The API server does not answer, or not to us; the text is one line and says whose it is."""
+
+
 STOP_S = 9.0  # of the ten seconds that SIGTERM promises; then the process ends as it is
 FIRST_ANSWER_S = 10.0  # for the API server, at start
 
@@ -56,13 +67,16 @@ FIRST_ANSWER_S = 10.0  # for the API server, at start
 _ENDINGS: tuple[tuple[type[Exception], ExitCode], ...] = (
     (PolicyError, ExitCode.USAGE),
     (ListenError, ExitCode.USAGE),
+    (SecretFileError, ExitCode.USAGE),
     (NatsConfigError, ExitCode.USAGE),
     (KubeconfigError, ExitCode.NO_KUBERNETES),
+    (NoClusterError, ExitCode.NO_KUBERNETES),
     (TransportError, ExitCode.NO_KUBERNETES),
     (ApiError, ExitCode.NO_KUBERNETES),
     (EmbeddedServerError, ExitCode.NO_NATS),
     (BusUnavailableError, ExitCode.NO_NATS),
     (StreamUnfitError, ExitCode.NO_NATS),
+    (JetStreamError, ExitCode.NO_NATS),
     (ChainError, ExitCode.JOURNAL),
     (StoreError, ExitCode.JOURNAL),
     (AppendRefusedError, ExitCode.DEPOSED),
@@ -77,7 +91,8 @@ def serve(settings: Settings) -> ExitCode:
         error = _innermost(raised)
         for kind, code in _ENDINGS:
             if isinstance(error, kind):
-                log.critical("daemon_ends", why=str(error), kind=type(error).__name__)
+                for line in str(error).splitlines():  # policies: one line per fault
+                    log.critical("daemon_ends", why=line, kind=type(error).__name__, code=code)
                 return code
         raise  # a fault of remediator itself: the traceback is wanted
     return ExitCode.OK
@@ -122,9 +137,11 @@ def _give_up() -> None:
 async def _run(settings: Settings) -> None:
     clock, rng = Clock(), random.Random()  # noqa: S311 - jitter is no secret
     policies = load_directory(Path(settings.policies))
+    for number, device in enumerate(settings.fence.devices):
+        _check_password(number, device)
     async with AsyncExitStack() as stack:
         cluster = await _open_cluster(settings, stack)
-        connection = await _open_bus(settings, stack)
+        connection, server = await _open_bus(settings, stack)
         journal = NatsJournal(connection, rng=rng)
         store = await DecisionStore.open(Path(settings.journal.path))
         stack.push_async_callback(store.close)
@@ -163,7 +180,7 @@ async def _run(settings: Settings) -> None:
             replica.republish()
 
         connection.on_reconnect.append(back)
-        publisher.on_loss.append(replica.republish)
+        publisher.on_loss.append(replica.start_over)
         app = make_app(
             readiness=lambda: readiness(replica, connection, projector, clock.now()),
             journal=store,
@@ -183,38 +200,47 @@ async def _run(settings: Settings) -> None:
             tasks.create_task(projector.run(), name="projector")
             tasks.create_task(measure(replica, connection, publisher, clock), name="metrics")
             tasks.create_task(measure_lag(), name="lag")
+            if server is not None:
+                tasks.create_task(server.run(), name="nats-server")
             await replica.run()
 
 
 async def _open_cluster(settings: Settings, stack: AsyncExitStack) -> ClusterTransport:
-    """Open the API server and see that it answers and knows us.
+    """Open the API server and see that it answers, knows us and lets us look.
 
-    Raises KubeconfigError, TransportError, ApiError.
+    Nodes are asked for, since ``/version`` is answered to anybody. Later refusals end nothing.
+    Raises KubeconfigError, NoClusterError.
     """
     cluster = await ClusterTransport.open(
         kubeconfig=settings.kube.kubeconfig or None, context=settings.kube.context or None
     )
     stack.push_async_callback(cluster.close)
-    await KubeClient(cluster).get("/version", dict, timeout_s=FIRST_ANSWER_S)
+    client = KubeClient(cluster)
+    try:
+        await client.get(NODES.path, dict, query=[("limit", "1")], timeout_s=FIRST_ANSWER_S)
+    except (ApiError, TransportError) as error:
+        raise NoClusterError(f"{cluster.source}: {error}") from error
     return cluster
 
 
-async def _open_bus(settings: Settings, stack: AsyncExitStack) -> BusConnection:
+async def _open_bus(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[BusConnection, EmbeddedServer | None]:
     """Start the embedded server, if asked for, connect, and bring the streams to their state.
 
-    Raises EmbeddedServerError, NatsConfigError, BusUnavailableError, StreamUnfitError.
+    Raises EmbeddedServerError, NatsConfigError, BusUnavailableError, StreamUnfitError,
+    JetStreamError.
     """
     nats = settings.nats
+    server: EmbeddedServer | None = None
     if nats.url == EMBEDDED:
         server = EmbeddedServer(Path(nats.embedded_dir))
         nats = await server.start()
         stack.push_async_callback(server.stop)
-        watch = asyncio.create_task(server.run(), name="nats-server")
-        stack.callback(watch.cancel)
     connection = await connect(nats, f"remediator-{settings.identity}")
     stack.push_async_callback(connection.close)
     await ensure_all(connection)
-    return connection
+    return connection, server
 
 
 async def _listen(app: web.Application, settings: Settings, stack: AsyncExitStack) -> None:
@@ -225,6 +251,23 @@ async def _listen(app: web.Application, settings: Settings, stack: AsyncExitStac
         raise ListenError(
             f"http: cannot listen on {http.host}:{http.port}: {error.strerror or error}"
         ) from error
+
+
+def _check_password(number: int, device: RedfishDevice) -> None:
+    """See that a fence device can be logged in to, before a host dies; keep the password unlogged.
+
+    While the daemon runs the file is read at each use, and a missing one makes the power unknown:
+    a secret that is being rotated ends nothing. Raises SecretFileError.
+    """
+    key = f"fence.devices[{number}].password_file"
+    try:
+        password = Path(device.password_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SecretFileError(f"{key}: {device.password_file}: {reason}") from error
+    if not password:
+        raise SecretFileError(f"{key}: {device.password_file}: is empty")
+    register_secret(password)
 
 
 def _unique(identity: str) -> str:
