@@ -88,6 +88,8 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True):
     fenced: tuple[str, ...] = ()  # nodes that a record says were proven off by their device
     powered_off_by_us: tuple[str, ...] = ()  # nodes whose BMC was ordered to cut the power
     marks_left: tuple[str, ...] = ()  # nodes with a taint or cordon of ours
+    cordoned: tuple[str, ...] = ()  # nodes that somebody else has cordoned
+    never_said: tuple[str, ...] = ()  # words that no record's reason may hold
     open_incidents: dict[str, str] = {}  # node -> state
     writes: Literal["some", "none"] = "some"  # apart from the daemon's own Leases
 

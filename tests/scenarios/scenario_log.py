@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from scenario_stage import Played, step_of
+from scenario_outcome import Played, step_of
 
 from remediator.engine.chain import Decision
 from remediator.engine.model import OutcomeStatus
@@ -27,11 +27,12 @@ _START = re.compile(
 def render(played: Played) -> str:
     """Return the whole log."""
     lines = [
-        (decision.at - played.zero_at, 1, _record_line(decision)) for decision in played.decisions
+        (decision.at, float(decision.seq), _record_line(decision)) for decision in played.decisions
     ]
-    lines += [(at - played.zero_at, 0, f"--- {text}") for at, text in played.happened]
-    lines.sort(key=lambda line: line[:2])
-    text = [f"{_tenths(at):>7}  {line}".rstrip() for at, _, line in lines]
+    lines += [(at, place, f"--- {text}") for at, place, text in played.happened]
+    # To the millisecond: records round their time, the simulation does not.
+    lines.sort(key=lambda line: (round(line[0], 3), line[1]))
+    text = [f"{_tenths(at - played.zero_at):>7}  {line}".rstrip() for at, _, line in lines]
     return "\n".join([*text, "", deeds(played), truth(played), ""])
 
 
@@ -118,6 +119,10 @@ def problems(played: Played) -> list[str]:
     same("fenced", played.fenced, sorted(expect.fenced))
     same("powered off by us", sorted(played.orders), sorted(expect.powered_off_by_us))
     same("our marks are left on", sorted(played.marked), sorted(expect.marks_left))
+    same("cordoned by others", sorted(played.cordoned_by_others), sorted(expect.cordoned))
+    said = "\n".join(str(decision.why) for decision in played.decisions)
+    same("said, but should not", [word for word in expect.never_said if word in said], [])
+    same("said twice in a row", _repeated(played.decisions), [])
     same("open incidents", played.open_incidents, expect.open_incidents)
     if expect.back_within_s is not None:
         late = {
@@ -136,4 +141,16 @@ def problems(played: Played) -> list[str]:
     same("leases of unknown origin", played.strange_leases, [])
     if expect.writes == "none":
         same("writes", [*touched, *played.orders], [])
+    return found
+
+
+def _repeated(decisions: list[Decision]) -> list[str]:
+    """Return what two records that follow each other say of one subject in the same words."""
+    last: dict[str, tuple[str, str]] = {}
+    found: list[str] = []
+    for decision in decisions:
+        said = (decision.kind.value, decision.why)
+        if last.get(str(decision.subject)) == said:
+            found.append(f"{decision.subject}: {decision.why}")
+        last[str(decision.subject)] = said
     return found

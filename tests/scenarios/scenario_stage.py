@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from typing import Any
 
 from harness import Rehearsal
 from scenario_file import Event, Scenario
+from scenario_outcome import Played, look, words_of
 
 from remediator.bus.protocols import AppendRefusedError
 from remediator.engine import chain
-from remediator.engine.chain import Decision
-from remediator.engine.model import Fence, OutcomeStatus
 from remediator.kube.client import KubeClient, PatchKind
 from remediator.kube.objects import (
     MEDIK8S_LEASES,
@@ -25,47 +22,10 @@ from remediator.kube.objects import (
 from remediator.sim.bmc import BmcMode
 from remediator.sim.cluster_spec import VmSpec
 from remediator.sim.faults import ApiMode
-from remediator.sim.resources import LEASES as STORED_LEASES
-from remediator.sim.resources import NODES as STORED_NODES
-from remediator.sim.resources import VIRTUAL_MACHINES as STORED_VMS
 from remediator.sim.timestamps import rfc3339_micro
 
 # A pod whose container exits is started again by its kubelet about this soon.
 CONTAINER_RESTART_S = 2.0
-OURS = ("remediator.io/fenced", "node.kubernetes.io/out-of-service")
-
-
-@dataclass
-class Played:
-    """What came of a story. Times are relative to the first fault."""
-
-    scenario: Scenario
-    decisions: list[Decision] = field(default_factory=list)
-    zero_at: float = 0.0
-    happened: list[tuple[float, str]] = field(default_factory=list)
-    writes: list[tuple[str, str]] = field(default_factory=list)
-    orders: Counter[str] = field(default_factory=Counter)  # ForceOff, by node
-    double_runs: list[str] = field(default_factory=list)
-    lost: dict[str, float | None] = field(default_factory=dict)  # VM -> up again after, or None
-    strategies: dict[str, str] = field(default_factory=dict)  # of the VMs that still exist
-    running: set[str] = field(default_factory=set)
-    marked: list[str] = field(default_factory=list)
-    open_incidents: dict[str, str] = field(default_factory=dict)
-    strange_leases: list[str] = field(default_factory=list)
-
-    @property
-    def fenced(self) -> list[str]:
-        """Nodes that a record says were proven off by their fence device."""
-        return sorted(
-            {
-                decision.action.work.node
-                for decision in self.decisions
-                if decision.action is not None
-                and decision.outcome is not None
-                and isinstance(decision.action.work, Fence)
-                and decision.outcome.status is OutcomeStatus.SUCCEEDED
-            }
-        )
 
 
 class Stage(Rehearsal):
@@ -84,13 +44,13 @@ class Stage(Rehearsal):
         self._waiting: list[Event] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._errors: list[Exception] = []
+        self._faults_noted = 0
         self._operator = KubeClient(self.cluster.memory_transport("operator"))
         vms = scenario.cluster.vms
         specs = [vm.spec() for vm in vms]
         self.cluster.vms = {spec.key: spec for spec in specs}
-        self._seats = [
-            (spec, vm.node) for spec, vm in zip(specs, vms, strict=True) if vm.node
-        ]
+        self._seats = [(spec, vm.node) for spec, vm in zip(specs, vms, strict=True) if vm.node]
         self.cluster._placement = self._placement
 
     def _placement(self) -> list[tuple[VmSpec, str]]:
@@ -110,14 +70,23 @@ class Stage(Rehearsal):
                 self._later(scenario.quiet_s + event.at_s, event)
         await self.run(scenario.quiet_s + scenario.until_s)
         await self._settle()
-        self._judge()
+        self.played.decisions = self.decisions()
+        self._note_faults()
+        look(self.played, self.cluster)
         self._stopping = True
         await self.stop()
         self.verify()
         return self.played
 
     def _later(self, delay_s: float, event: Event) -> None:
-        asyncio.get_running_loop().call_later(delay_s, self._act, event)
+        asyncio.get_running_loop().call_later(delay_s, self._try, event)
+
+    def _try(self, event: Event) -> None:
+        """Act; a mistake in a story fails it, rather than being lost in a callback."""
+        try:
+            self._act(event)
+        except Exception as error:  # noqa: BLE001 - raised again when the story ends
+            self._errors.append(error)
 
     def _act(self, event: Event) -> None:
         arguments = event.arguments
@@ -135,6 +104,7 @@ class Stage(Rehearsal):
             if verb == self.cluster.faults.api:
                 given, positional = {}, (ApiMode(call),)
             result = verb(*positional, **given)
+            self._note_faults()
             if asyncio.iscoroutine(result):
                 self._spawn(result)
 
@@ -143,12 +113,26 @@ class Stage(Rehearsal):
         self._tasks.add(task)
 
     async def _settle(self) -> None:
+        if self._errors:
+            raise ExceptionGroup("verbs of the story", self._errors)
         for task in self._tasks:
             await task
         assert not self._waiting, f"never came to pass: {self._waiting}"
 
     def note(self, text: str) -> None:
-        self.played.happened.append((self.clock.now(), text))
+        """Note what happens now: it stands after the records that are stored by now."""
+        self.played.happened.append((self.clock.now(), len(self.journal.records) + 0.5, text))
+
+    def _note_faults(self) -> None:
+        """Note the faults on the cluster's own timeline that are not noted yet."""
+        timeline = self.cluster.faults.timeline
+        for entry in timeline[self._faults_noted :]:
+            target = "" if entry.target == "api" else f" {entry.target}"
+            detail = f" ({entry.detail})" if entry.detail else ""
+            place = sum(decision.at <= entry.at for decision in self.decisions()) + 0.5
+            text = f"{entry.verb.replace('-', ' ')}{target}{detail}"
+            self.played.happened.append((entry.at, place, text))
+        self._faults_noted = len(timeline)
 
     # --- what the harness reports ----------------------------------------------------------------
 
@@ -243,6 +227,17 @@ class Stage(Rehearsal):
             replica.republish()
         self.note("NATS up")
 
+    # --- verbs: hosts, where the fault's target is known only when the time has come -----------
+
+    def do_power_loss_under(self, vm: str) -> None:
+        (copy,) = self.cluster.ledger.running_copies(vm)
+        self.note(f"the host under vm/{vm} is {copy.node}")
+        self.cluster.faults.power_loss(copy.node)
+
+    def do_bmc_latency(self, node: str, seconds: float) -> None:
+        self.note(f"BMC of {node} answers after {seconds:g} s")
+        self.cluster.bmcs[node].latency_s = seconds
+
     # --- verbs: people ---------------------------------------------------------------------------
 
     async def do_label_node(self, node: str, key: str, value: str | None) -> None:
@@ -296,68 +291,3 @@ class Stage(Rehearsal):
 
     async def _patch(self, path: str, patch: dict[str, Any]) -> None:
         await self._operator.patch(path, patch, kind=PatchKind.MERGE)
-
-    # --- the end ---------------------------------------------------------------------------------
-
-    def _judge(self) -> None:
-        played, cluster = self.played, self.cluster
-        zero_at, ledger = played.zero_at, cluster.ledger
-        played.decisions = self.decisions()
-        for entry in cluster.faults.timeline:
-            detail = f" ({entry.detail})" if entry.detail else ""
-            text = f"{entry.verb.replace('-', ' ')} {entry.target}{detail}"
-            played.happened.append((entry.at, text))
-        played.happened.sort(key=lambda item: item[0])
-        played.double_runs = [str(run) for run in ledger.double_runs]
-        for key in cluster.vms:
-            vm = cluster.store.find(STORED_VMS, *key.split("/"))
-            if vm is not None:
-                played.strategies[key] = vm["spec"]["runStrategy"]
-            if ledger.running_copies(key):
-                played.running.add(key)
-            if any(
-                copy.ended_at is not None
-                and copy.ended_at >= zero_at
-                and not copy.end_reason.startswith("moved")
-                for copy in ledger.copies(key)
-            ):
-                up_at = ledger.up_at(key)
-                played.lost[key] = None if up_at is None else up_at - zero_at
-        for node in cluster.store.list(STORED_NODES):
-            taints = [taint["key"] for taint in node.get("spec", {}).get("taints", [])]
-            if any(key in OURS for key in taints) or node.get("spec", {}).get("unschedulable"):
-                played.marked.append(node["metadata"]["name"])
-        for decision in played.decisions:
-            if decision.incident and decision.state is not None and decision.subject.kind == "node":
-                played.open_incidents[decision.subject.name] = decision.state.value
-        played.open_incidents = {
-            node: state for node, state in played.open_incidents.items() if state != "resolved"
-        }
-        known = {name for name in cluster.hosts}
-        played.strange_leases = [
-            name
-            for lease in cluster.store.list(STORED_LEASES, "kube-node-lease")
-            if (name := lease["metadata"]["name"]) not in known
-            and not name.startswith("remediator-canary-remediator-")
-        ]
-
-
-def words_of(decision: Decision) -> list[str]:
-    """Return the words by which an event may wait for a record."""
-    words = [decision.kind.value, str(decision.subject), decision.subject.name]
-    if decision.state is not None:
-        words.append(decision.state.value)
-    if decision.verdict is not None:
-        words.append(decision.verdict.value)
-    if decision.action is not None:
-        words.append(step_of(decision))
-    if decision.outcome is not None:
-        words.append(decision.outcome.status.value)
-    if decision.stage:
-        words.append(decision.stage)
-    return words
-
-
-def step_of(decision: Decision) -> str:
-    """Return the name of a record's action: cordon, fence, release, force-stop, start, uncordon."""
-    return type(decision.action.work).__struct_config__.tag
