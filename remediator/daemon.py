@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import secrets
@@ -62,6 +63,7 @@ class NoClusterError(Exception):
 
 STOP_S = 9.0  # of the ten seconds that SIGTERM promises; then the process ends as it is
 FIRST_ANSWER_S = 10.0  # for the API server, at start
+LAST_LOOK_S = 5.0  # for the projector to find a broken link that the replica found
 
 # What ends the daemon with a clear line, and the exit code that it ends with.
 _ENDINGS: tuple[tuple[type[Exception], ExitCode], ...] = (
@@ -91,8 +93,10 @@ def serve(settings: Settings) -> ExitCode:
         error = _innermost(raised)
         for kind, code in _ENDINGS:
             if isinstance(error, kind):
-                for line in str(error).splitlines():  # policies: one line per fault
-                    log.critical("daemon_ends", why=line, kind=type(error).__name__, code=code)
+                faults = error.problems if isinstance(error, PolicyError) else (error,)
+                for fault in faults:
+                    why = " ".join(str(fault).split())
+                    log.critical("daemon_ends", why=why, kind=type(error).__name__, code=code)
                 return code
         raise  # a fault of remediator itself: the traceback is wanted
     return ExitCode.OK
@@ -202,7 +206,22 @@ async def _run(settings: Settings) -> None:
             tasks.create_task(measure_lag(), name="lag")
             if server is not None:
                 tasks.create_task(server.run(), name="nats-server")
-            await replica.run()
+            try:
+                await replica.run()
+            except ChainError:
+                await _project_break(projector)
+                raise
+
+
+async def _project_break(projector: Projector) -> None:
+    """Wait a moment until the broken link stands in the local file too.
+
+    The daemon ends, and the embedded server with it: ``decisions verify`` has nothing else to read.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LAST_LOOK_S):
+            while projector.broken_at is None:  # noqa: ASYNC110 - once, at the very end
+                await asyncio.sleep(0.05)
 
 
 async def _open_cluster(settings: Settings, stack: AsyncExitStack) -> ClusterTransport:
