@@ -19,7 +19,6 @@ import structlog
 from remediator.backoff import Backoff
 from remediator.bus.protocols import BusUnavailableError, EventSource
 from remediator.clock import Clock
-from remediator.engine.chain import Decision, DecisionKind
 from remediator.engine.effects import (
     AskPower,
     Effect,
@@ -37,7 +36,7 @@ from remediator.engine.events import (
     wire_decoder,
 )
 from remediator.engine.machine import Engine
-from remediator.engine.model import Action, IncidentState, Outcome
+from remediator.engine.model import Action, Outcome
 from remediator.journal.writer import JournalWriter
 from remediator.metrics import METRICS, Metrics
 
@@ -52,7 +51,7 @@ BATCH = 200
 
 
 class EngineOverrunError(Exception):
-    """More events wait than may: the term ends, and the next one begins from a fresh picture."""
+    """Observations were lost: the term ends, and the next one begins from a fresh picture."""
 
 
 class Runner(Protocol):
@@ -91,8 +90,6 @@ class Term:
         self._wake_at = float("inf")
         self._overrun = False
         self._metrics = metrics
-        self._convicted_at: dict[str, float] = {}  # open incidents that this term convicted
-        self._proved: set[str] = set()
         self.undecodable = 0
 
     @property
@@ -111,6 +108,11 @@ class Term:
         if isinstance(event, SignalSeen):
             self._metrics.signal(event.signal.plane.value, event.signal.reading.value)
         self.offer(event)
+
+    def start_over(self) -> None:
+        """End the term: observations were lost, so the engine's picture cannot be trusted."""
+        self._overrun = True
+        self._arrived.set()
 
     def finished(self, outcome: Outcome) -> None:
         """Take the outcome of an action."""
@@ -157,7 +159,7 @@ class Term:
         while True:
             now = self._clock.now()
             if self._overrun:
-                raise EngineOverrunError(f"more than {BACKLOG_MAX} events wait for the engine")
+                raise EngineOverrunError(f"observations were lost; {self.backlog} wait")
             if now >= min(next_tick_at, self._wake_at):
                 self._wake_at = float("inf")
                 next_tick_at = now + TICK_S
@@ -206,28 +208,4 @@ class Term:
                 await asyncio.sleep(delay_s)
             else:
                 self._backoff.reset()
-                self._time(effect.decision)
                 return
-
-    def _time(self, decision: Decision) -> None:
-        """Observe how long verdict, proof and recovery took, once each is on record."""
-        incident = decision.incident
-        if decision.kind is DecisionKind.VERDICT and decision.state is IncidentState.CONFIRMED:
-            self._convicted_at[incident] = decision.at
-            silence_s = max(
-                (row.since_s for row in decision.evidence if row.plane == "lease"), default=0.0
-            )
-            self._metrics.time_to_verdict.observe(silence_s)
-            return
-        convicted_at = self._convicted_at.get(incident)
-        if convicted_at is None:
-            return
-        if decision.kind is DecisionKind.FINISHED and decision.state is IncidentState.FENCED:
-            if decision.proof is not None:
-                self._proved.add(incident)
-                self._metrics.time_to_proof.observe(decision.at - convicted_at)
-        elif decision.kind is DecisionKind.RESOLVED:
-            if incident in self._proved:
-                self._metrics.time_to_recovery.observe(decision.at - convicted_at)
-            self._proved.discard(incident)
-            del self._convicted_at[incident]

@@ -28,7 +28,7 @@ from remediator.journal.writer import JournalWriter
 from remediator.kube.client import KubeClient
 from remediator.kube.election import ElectionSettings, LeaderElector
 from remediator.kube.transport import Transport
-from remediator.leader import Term
+from remediator.leader import EngineOverrunError, Term
 from remediator.policy.loader import label_keys
 from remediator.power import PowerReading
 from remediator.probes.power import PowerProbe, PowerProbeSettings
@@ -132,6 +132,11 @@ class Replica:
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
 
+    def start_over(self) -> None:
+        """End a term whose observations were lost on their way: deletions are not offered again."""
+        if self.term is not None:
+            self.term.start_over()
+
     def republish(self) -> None:
         """Offer the whole picture again: NATS is back, and its memory streams may be empty."""
         self.watchers.republish()
@@ -202,7 +207,10 @@ class Replica:
                 probing = tasks.create_task(probe.run(), name="power-probe")
                 await term.run(settings.identity, epoch, source, runner, begin)
                 probing.cancel()
-        except BaseExceptionGroup as errors:
+        except* EngineOverrunError as errors:
+            # Giving the Lease back and standing again brings a new engine and a whole picture.
+            log.warning("term_starts_over", why=str(errors.exceptions[0]))
+        except* Exception as errors:
             raise errors.exceptions[0] from errors
         finally:
             self.watchers.follow()

@@ -65,10 +65,12 @@ async def _recheck_node(work: ForceStop, world: World) -> Node | None:
     if refusal:
         raise SparedError(refusal)
     if node.boot_id and node.boot_id != proof.boot_id:
-        return node  # rebooted: whatever the old boot ran has ended
+        # Its kubelet ends the old pods by itself, and may run a pod that was bound here before our
+        # taint: deleting that one without grace would start a second copy before it has ended.
+        raise SparedError("the node is back in another boot: its kubelet ends the old pods")
     fresh = await read_renew_time(world, work.node)
     anchor = marks.lease_anchor(node, proof.boot_id)
-    alive = renewed_since(world, work.node, fresh, proof.at, anchor=anchor)
+    alive = renewed_since(world, work.node, fresh, proof, anchor=anchor)
     if alive:
         raise SparedError(f"the node is alive, the proof is void: {alive}")
     return node

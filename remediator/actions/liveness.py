@@ -7,12 +7,13 @@ before is a renewal, whatever it says. When it happened is known from our clock,
 from __future__ import annotations
 
 from remediator.actions.world import World
+from remediator.engine.model import Proof
 
 
 def renewed_since(
-    world: World, node: str, fresh: str | None, proof_at: float, *, anchor: str | None = None
+    world: World, node: str, fresh: str | None, proof: Proof, *, anchor: str | None = None
 ) -> str | None:
-    """Say in words that the node renewed its Lease after ``proof_at``; None where it did not.
+    """Say in words that the node renewed its Lease after ``proof``; None where it did not.
 
     ``fresh`` is the Lease's renewTime, read just now; None where there is no Lease. Where it is
     ahead of the watch, the renewal counts as having happened now: doubt spares. ``anchor`` is a
@@ -27,8 +28,7 @@ def renewed_since(
         renew_time, changed_at = known
         if fresh != renew_time:
             return "it renewed its lease just now"
-        # A renewal that was on its way while the device was asked is no life after death.
-        if changed_at > proof_at + world.late_renewal_s:
+        if changed_at > world.void_after(proof):
             return f"it renewed its lease {world.clock.now() - changed_at:.1f} s ago"
     if not changed_at and anchor and fresh != anchor:
         return "it has renewed its lease since its volumes were released"

@@ -49,7 +49,7 @@ async def _recheck(work: Release, world: World) -> tuple[Node, str]:
         raise SparedError("the node runs another boot than the proof is about")
     fresh = await read_renew_time(world, work.node)
     anchor = marks.lease_anchor(node, proof.boot_id)
-    alive = renewed_since(world, work.node, fresh, proof.at, anchor=anchor)
+    alive = renewed_since(world, work.node, fresh, proof, anchor=anchor)
     if alive:
         raise SparedError(f"the node is alive, the proof is void: {alive}")
     return node, fresh or ""

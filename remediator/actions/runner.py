@@ -25,6 +25,7 @@ from remediator.engine.model import (
     ForceStop,
     Outcome,
     OutcomeStatus,
+    Proof,
     Release,
     StartVm,
     Subject,
@@ -38,6 +39,7 @@ log = structlog.get_logger(__name__)
 
 RUNNING_MAX: Final = 256  # the engine's budgets allow far fewer at once; more is a fault
 _CAUSE_LIMIT: Final = 300  # characters of an error that go into an outcome
+_INHERITED_S: Final = 8.0  # less than the 12 s of silence that a proof stands on
 _STOP_S: Final = 5.0  # a cancelled request ends within a turn of the loop; more is a fault
 
 
@@ -45,10 +47,9 @@ class ActionRunner:
     """Runs actions; hands every outcome to ``on_finished``, on the loop, never inside ``start``.
 
     ``last_beat`` is the lease watch's memory (``world.LastBeat``); ``late_renewal_s`` should be the
-    engine's ``contradiction_after_s``, so that both take a proof for void at the same moment. One
-    runner serves one term of
-    leadership: after ``stop`` it starts nothing any more, and actions that were cut off report no
-    outcome, because the next leader repeats them.
+    engine's ``contradiction_after_s``, so that both take a proof for void at the same moment.
+    One runner serves one term of leadership: after ``stop`` it starts nothing any more, and actions
+    that were cut off report no outcome, because the next leader repeats them.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class ActionRunner:
         self._last_beat = last_beat
         self._rng = rng
         self._late_renewal_s = late_renewal_s
+        self._began_at = clock.now()
+        self._own_proofs: set[tuple[str, str]] = set()  # (node, boot) proven in this term
         self.on_finished = on_finished
         self._running: dict[Subject, tuple[str, asyncio.Task[None]]] = {}
         self._stopped = False
@@ -131,7 +134,7 @@ class ActionRunner:
             rng=self._rng,
             last_beat=self._last_beat,
             deadline_at=started_at + action.deadline_s,
-            late_renewal_s=self._late_renewal_s,
+            void_after=self._void_after,
         )
         limit = asyncio.timeout(action.deadline_s)
         try:
@@ -145,10 +148,23 @@ class ActionRunner:
         except Exception as error:  # noqa: BLE001 - whatever an action raises is its outcome
             result = failed(_cause(error), changed=True)
         outcome = _outcome(action, result, started_at=started_at, finished_at=self._clock.now())
+        if outcome.proof is not None:
+            self._own_proofs.add((outcome.proof.node, outcome.proof.boot_id))
         _log(action, outcome)
         # The subject is free before the engine hears of it: it may start the next step at once.
         self._free(action.subject, asyncio.current_task())
         self._report(outcome)
+
+    def _void_after(self, proof: Proof) -> float:
+        """Return the moment, on our clock, after which a renewed lease voids a proof.
+
+        A proof of this term: its time, plus what a renewal may have been on its way while the
+        device was asked. A proof of an earlier leader carries that daemon's clock, which may be off
+        by anything; but the node had been silent for longer than ``_INHERITED_S`` by then.
+        """
+        if (proof.node, proof.boot_id) in self._own_proofs:
+            return proof.at + self._late_renewal_s
+        return self._began_at - _INHERITED_S
 
     def _free(self, subject: Subject, task: asyncio.Task[None] | None) -> None:
         """Free the subject, unless its next action has it by now."""

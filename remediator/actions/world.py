@@ -20,7 +20,7 @@ LastBeat = Callable[[str], tuple[str, float] | None]
 class World(msgspec.Struct, frozen=True, kw_only=True):
     """The doors that an action may use. ``deadline_at`` is when the runner will cut it off.
 
-    ``late_renewal_s``: a lease renewed within this time after a proof does not void it yet.
+    ``void_after(proof)``: a lease renewed later than this, on our clock, voids the proof.
     """
 
     client: KubeClient
@@ -29,7 +29,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     rng: random.Random
     last_beat: LastBeat
     deadline_at: float
-    late_renewal_s: float
+    void_after: Callable[[Proof], float]
 
     def left_s(self) -> float:
         """Return the seconds until the deadline, never less than 0."""

@@ -1,4 +1,4 @@
-"""What the rest of the daemon needs of the bus. NATS implements it; simulations run it in memory."""
+"""What the daemon needs of the bus. NATS implements it; simulations run it in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class StoredRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class AppendRefusedError(Exception):
-    """The journal's last sequence is not the expected one: somebody else appended. We are deposed."""
+    """The journal does not end where we left it: somebody else appended. We are deposed."""
 
 
 class BusUnavailableError(Exception):

@@ -61,11 +61,10 @@ class Story:
             return
         self.state = str(decision.state or self.state)
         self.verdict = str(decision.verdict or self.verdict)
+        if decision.state is IncidentState.CONFIRMED and self.convicted_at is None:
+            self.convicted_at, self.convicted_seq = decision.at, decision.seq
         if decision.kind is DecisionKind.OPENED:
             self.suspected_at = self.suspected_at or decision.at
-        elif decision.kind is DecisionKind.VERDICT and decision.state is IncidentState.CONFIRMED:
-            if self.convicted_at is None:
-                self.convicted_at, self.convicted_seq = decision.at, decision.seq
         elif decision.state is IncidentState.FENCED and self.proved_at is None:
             self.proved_at = decision.at
         elif decision.kind is DecisionKind.RESOLVED:

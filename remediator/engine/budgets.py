@@ -119,7 +119,9 @@ def _cooldown(context: Context, incident: Incident, node: NodeFacts, _plan: Plan
     until = last_at + context.settings.budgets.fence_cooldown_s
     if context.now < until:
         ago_s = context.now - last_at
-        return _wait("cool-down", f"fenced {ago_s:.0f} s ago: it is flapping", until)
+        left_s = until - context.now
+        why = f"fenced {ago_s:.0f} s ago: it is flapping; held for another {left_s:.0f} s"
+        return _wait("cool-down", why, until)
     return _grant("cool-down", f"last fenced {context.now - last_at:.0f} s ago")
 
 

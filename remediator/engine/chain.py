@@ -80,6 +80,7 @@ class Plan(Record, frozen=True, kw_only=True):
 
     policy: str
     policy_hash: str
+    verdicts: tuple[Verdict, ...]  # under which the policy lets the plan go on
     steps: tuple[str, ...]
     required_proof: tuple[str, ...]
     fence_method: str

@@ -57,14 +57,7 @@ def _is_back(context: Context, residue: Residue, node: NodeFacts) -> bool:
         return context.evidence.values(node, context.now).lease == "up"
     if node.boot_id != residue.fenced_boot_id:
         return node.ready is True and context.evidence.values(node, context.now).lease == "up"
-    standing = proofs.standing(
-        residue.proof_at,
-        residue.fenced_boot_id,
-        node,
-        context.evidence,
-        context.settings.detection,
-        context.now,
-    )
+    standing = proofs.standing(context, node, residue.proof_at, residue.fenced_boot_id)
     if standing is proofs.Standing.VOID and not residue.alarmed:
         decision = context.record(
             DecisionKind.ESCALATED,

@@ -44,6 +44,8 @@ class Context:
         self.state = EngineState()
         self.identity = ""
         self.epoch = 0
+        self.leading_since = 0.0
+        self.inherited: frozenset[tuple[str, str]] = frozenset()  # (node, boot) proven before
         self.now = 0.0
         self.effects: list[Effect] = []
         self.down_now: frozenset[str] | None = None  # budgets.unhealthy, computed once per call
@@ -126,6 +128,8 @@ class Context:
     ) -> None:
         """Record that an action is about to be started, and ask for it."""
         incident = self.state.incidents.get(action.incident)
+        if not self.enforce:
+            raise InvariantError(f"{action.id} must not be started in observe mode")
         if str(action.subject) in self.state.busy:
             raise InvariantError(f"{action.subject} already has an action in flight")
         self.record(

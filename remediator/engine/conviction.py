@@ -45,7 +45,7 @@ def open_incident(context: Context, node: NodeFacts, row: Row) -> Incident:
         subject,
         f"{row.verdict}: {row.means}",
         incident=shell,
-        trigger=Trigger.SUSPECTED,
+        trigger=Trigger.SUSPECTED if row.verdict is Verdict.SUSPECT else Trigger.CONVICTED,
         verdict=row.verdict,
         row=row.name,
         evidence=context.evidence.rows(node, context.now),
@@ -130,15 +130,39 @@ def _turn(state: IncidentState, *, convicting: bool) -> Trigger | None:
     return None if state is IncidentState.SUSPECTED else Trigger.DOUBTED
 
 
-def convicting(context: Context, incident: Incident) -> frozenset[Verdict]:
-    """Return the verdicts under which the incident's plan may go on."""
-    plan = incident.plan
-    return frozenset(
-        verdict
-        for policy in context.policies
-        if plan is not None and policy.name == plan.policy
-        for verdict in policy.verdicts
+def spare(context: Context, incident: Incident, node: NodeFacts, row: Row) -> None:
+    """Drop a fence that has not happened: the evidence has turned in the node's favour."""
+    if context.evidence.values(node, context.now).lease == "up":
+        _clear(context, incident, node)
+        return
+    context.record(
+        DecisionKind.VERDICT,
+        incident.subject,
+        f"{row.verdict}: {row.means}; the fence is dropped",
+        incident=incident,
+        trigger=Trigger.DOUBTED,
+        verdict=row.verdict,
+        row=row.name,
+        evidence=context.evidence.rows(node, context.now),
+        boot_id=node.boot_id,
     )
+
+
+def stand_still(context: Context, incident: Incident) -> None:
+    """Leave a plan where it stands: this daemon only observes, another one had begun it."""
+    key = "guards:mode"
+    if incident.answered == key:
+        return
+    decision = context.record(
+        DecisionKind.REFUSED,
+        incident.subject,
+        f"observe mode: the plan that was under way stands still at {incident.state}; VMs that "
+        "wait for it stay down",
+        incident=incident,
+        guards=(GuardRow(guard="mode", answer=budgets.REFUSE, why="observe mode"),),
+        stage=key,
+    )
+    context.notice(decision)
 
 
 def close_vanished(context: Context, incident: Incident) -> None:
@@ -174,13 +198,27 @@ def _clear(context: Context, incident: Incident, node: NodeFacts) -> None:
     context.record(
         DecisionKind.RESOLVED,
         incident.subject,
-        f"{node.name} renews its lease again",
+        _why_cleared(incident, node),
         incident=incident,
         trigger=Trigger.CLEARED,
         verdict=Verdict.HEALTHY,
         row="alive",
         evidence=context.evidence.rows(node, context.now),
     )
+
+
+def _why_cleared(incident: Incident, node: NodeFacts) -> str:
+    match incident.verdict:
+        case Verdict.CONTRADICTION:
+            why = f"the BMC of {node.name} says on again, as its lease always did"
+        case Verdict.HANDLER_DOWN:
+            why = f"virt-handler of {node.name} beats again"
+        case Verdict.DEGRADED:
+            why = f"{node.name} is Ready again"
+        case _:
+            why = f"{node.name} renews its lease again"
+    rebooted = node.boot_id not in ("", incident.boot_id)
+    return f"{why}; it has rebooted meanwhile" if rebooted else why
 
 
 def _no_policy(context: Context, incident: Incident, match: Match) -> None:

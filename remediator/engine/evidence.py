@@ -166,7 +166,7 @@ class Evidence:
             case Plane.LEASE:
                 if signal.reading is not Reading.UP:
                     return False
-                return self.leases.beat(node, signal.at, first=signal.first)
+                return self._note_life(node, signal.at, first=signal.first)
             case Plane.HANDLER:
                 if signal.reading is not Reading.UP:
                     return False  # unparsable: no beat, and no proof of silence either
@@ -178,6 +178,14 @@ class Evidence:
                 return self._note_ready(node, signal)
             case _:
                 return False  # planes that this version does not weigh
+
+    def _note_life(self, node: str, at: float, *, first: bool) -> bool:
+        """Note that the kubelet lives; True when it was silent or unknown before."""
+        woke = self.leases.beat(node, at, first=first)
+        if woke and not first:
+            # Whatever kept the host from being heard kept virt-handler, too: it beats within 132 s.
+            self.handlers.restart(node)
+        return woke
 
     def rebooted(self, node: str) -> None:
         """Start over for a node that shows a new boot: its old silence and power are history."""
@@ -207,7 +215,7 @@ class Evidence:
         power = self._power_value(node.name, now)
         return PlaneValues(
             lease=self._lease_value(node.name, power),
-            handler=self._handler_value(node),
+            handler=self._handler_value(node, now),
             power=power,
             kubelet=self._kubelet_value(node.name, now),
         )
@@ -258,6 +266,9 @@ class Evidence:
             return False
         if signal.reading is not ready.reading:
             ready.since = signal.at
+            if signal.reading is not Reading.UNKNOWN and not signal.first:
+                # Unknown is the node controller's word; any other is the kubelet's own, written now.
+                self._note_life(node, signal.at, first=False)
         ready.at, ready.reading, ready.detail = signal.at, signal.reading, signal.detail
         if signal.reading is Reading.DOWN:
             self.not_ready.add(node)
@@ -280,7 +291,7 @@ class Evidence:
             return "up" if heard_after_off else "quiet"
         return "quiet" if silence_s >= self._settings.lease_overdue_after_s else "up"
 
-    def _handler_value(self, node: NodeFacts) -> str:
+    def _handler_value(self, node: NodeFacts, now: float) -> str:
         beat = self.handlers.beats.get(node.name)
         if not node.kubevirt or beat is None:
             return "unknown"
@@ -292,7 +303,9 @@ class Evidence:
         silent_s = self._settings.lease_silent_after_s
         if lease is not None and self.leases.silence_s(node.name) >= silent_s:
             # Beats are up to 132 s apart: one from before the lease fell silent says nothing now.
-            return "up" if beat.at > lease.at + silent_s else "unknown"
+            # And a host that has just come back renews its lease within a period: wait for that.
+            after = beat.at > lease.at + silent_s
+            return "up" if after and now - beat.at >= silent_s else "unknown"
         return "up"
 
     def _power_value(self, node: str, now: float) -> str:

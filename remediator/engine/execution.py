@@ -70,8 +70,8 @@ def go_on_fencing(context: Context, incident: Incident, node: NodeFacts) -> None
     decision = context.record(
         DecisionKind.ESCALATED,
         incident.subject,
-        f"{step} failed {tried} times: VMs of {node.name} stay down until it is proven off; "
-        f"tried again in {context.settings.steps.follow_up_s:g} s",
+        f"{step} failed {tried} times: the VMs of {node.name} are not restarted before it is "
+        f"proven off; tried again in {context.settings.steps.follow_up_s:g} s",
         incident=incident,
         trigger=Trigger.EXHAUSTED,
         stage=f"exhausted:{step}",
@@ -92,11 +92,13 @@ def go_on_releasing(context: Context, incident: Incident, node: NodeFacts | None
             trigger=Trigger.RECOVERED,
         )
         return False
-    if node is None:
+    if node is None or node.boot_id not in ("", incident.boot_id):
         context.record(
             DecisionKind.SKIPPED,
             incident.subject,
-            "the Node object is gone: nothing is left to taint; its pods are recovered",
+            "the Node object is gone: nothing is left to taint; its pods are recovered"
+            if node is None
+            else "the node is back in another boot: its volumes are not held any more",
             incident=incident,
             trigger=Trigger.RELEASED,
         )
@@ -123,7 +125,7 @@ def finish(context: Context, outcome: Outcome) -> Action | None:
     incident = context.state.incidents.get(action.incident)
     outcome = _checked(incident, action, outcome)
     done = outcome.status is OutcomeStatus.SUCCEEDED
-    retry_at = None if done else context.now + context.retry_delay_s(action.attempt)
+    retry_at = None if done else context.now + _delay_s(context, incident, action)
     context.record(
         DecisionKind.FINISHED,
         action.subject,
@@ -140,6 +142,14 @@ def finish(context: Context, outcome: Outcome) -> Action | None:
         context.wake_at(retry_at)
         _complain(context, incident, action, outcome)
     return action
+
+
+def _delay_s(context: Context, incident: Incident | None, action: Action) -> float:
+    """Return the wait before the next try; none where the next thing is to tell a human."""
+    fencing = incident is not None and incident.state is IncidentState.FENCING
+    if fencing and action.attempt >= context.settings.steps.attempts:
+        return 0.0
+    return context.retry_delay_s(action.attempt)
 
 
 def _complain(
@@ -165,10 +175,7 @@ def proof_stands(context: Context, incident: Incident, node: NodeFacts | None) -
     proof = incident.proof
     if proof is None:
         raise InvariantError(f"{incident.id} is {incident.state} without proof")
-    detection = context.settings.detection
-    standing = proofs.standing(
-        proof.at, proof.boot_id, node, context.evidence, detection, context.now
-    )
+    standing = proofs.standing(context, node, proof.at, proof.boot_id)
     if standing is proofs.Standing.HOLDS:
         return True
     if standing is proofs.Standing.VOID and str(incident.subject) not in context.state.busy:

@@ -40,6 +40,7 @@ _H, _E, _X = IncidentState.HELD, IncidentState.ESCALATED, IncidentState.RESOLVED
 
 TRANSITIONS: dict[tuple[IncidentState, Trigger], IncidentState] = {
     (_W, Trigger.SUSPECTED): _S,
+    (_W, Trigger.CONVICTED): _C,
     (_S, Trigger.CLEARED): _X,
     (_S, Trigger.CONVICTED): _C,
     (_S, Trigger.WITHHELD): _H,
@@ -62,6 +63,7 @@ TRANSITIONS: dict[tuple[IncidentState, Trigger], IncidentState] = {
     (_E, Trigger.GRANTED): _F,
     (_E, Trigger.EXHAUSTED): _E,
     (_F, Trigger.CLEARED): _X,
+    (_F, Trigger.DOUBTED): _S,
     (_F, Trigger.EXHAUSTED): _E,
     (_F, Trigger.PROVED): _D,
     (_D, Trigger.DISPROVED): _E,

@@ -13,7 +13,7 @@ from typing import assert_never
 
 import msgspec
 
-from remediator.engine import cleanup, conviction, execution, recovery
+from remediator.engine import cleanup, conviction, execution, proofs, recovery
 from remediator.engine.chain import ChainError, Decision, DecisionKind, Head
 from remediator.engine.context import Context
 from remediator.engine.effects import Effect, StartAction
@@ -58,6 +58,10 @@ _WITHOUT_PROOF = frozenset(
         IncidentState.ESCALATED,
     }
 )
+
+
+# Verdicts that say that the node, or its VMs, live: a fence that has not happened is dropped.
+_LIVING = frozenset({Verdict.HEALTHY, Verdict.HANDLER_DOWN, Verdict.DEGRADED, Verdict.KUBELET_DOWN})
 
 
 class Engine:
@@ -199,12 +203,14 @@ class Engine:
     def _lead(self, event: LeadershipGained) -> None:
         context = self._context
         context.identity, context.epoch = event.identity, event.epoch
+        context.leading_since = context.now
+        context.inherited = proofs.held(self.state)
         open_now, pending = len(self.state.incidents), len(self.state.pending)
         context.record(
             DecisionKind.LEADING,
             Subject("daemon", event.identity),
-            f"leads from now on (epoch {event.epoch}); {open_now} open incidents, "
-            f"{pending} actions without an outcome",
+            f"leads from now on (epoch {event.epoch}); open incidents: {open_now}, actions "
+            f"without an outcome: {pending}",
         )
         self._to_resume = set(self.state.pending)
 
@@ -236,6 +242,8 @@ class Engine:
         incident = self.state.incident_on(node_subject(name))
         if incident is None:
             self._consider_quiet(name)
+        elif not context.enforce and incident.state not in _WITHOUT_PROOF:
+            conviction.stand_still(context, incident)
         elif incident.state in _WITHOUT_PROOF:
             self._consider_unproven(incident)
         elif incident.state is IncidentState.FENCING:
@@ -276,9 +284,9 @@ class Engine:
             conviction.close_vanished(context, incident)
             return
         row = conviction.judge(context, node)
-        if row.verdict is Verdict.HEALTHY:
-            conviction.weigh(context, incident, node, row)
-        elif row.verdict in conviction.convicting(context, incident):
+        if row.verdict in _LIVING:
+            conviction.spare(context, incident, node, row)
+        elif incident.plan is not None and row.verdict in incident.plan.verdicts:
             execution.go_on_fencing(context, incident, node)
         else:  # in doubt: wait for the evidence to become clear, one way or the other
             conviction.ask_power(context, incident, node)
@@ -336,15 +344,16 @@ class Engine:
         if node is None:
             return "its Node object is gone"
         row = conviction.judge(context, node)
-        if row.verdict is Verdict.HEALTHY:
-            return "the node renews its lease"
+        if row.verdict in _LIVING:
+            return f"{row.verdict}: {row.means}"
         incident = self.state.incidents.get(action.incident)
         if incident is None:
             return "its incident is over"
         conviction.ask_power(context, incident, node)
         # Finishing the fence of a node that reads as off needs no second silence to pass.
         off = row.name == "off-at-first-sight"
-        return "" if off or row.verdict in conviction.convicting(context, incident) else "wait"
+        plan = incident.plan
+        return "" if off or (plan is not None and row.verdict in plan.verdicts) else "wait"
 
 
 def _not_repeated(action: Action, why: str, now: float) -> Outcome:

@@ -15,7 +15,7 @@ import enum
 from remediator.engine.budgets import fence_method
 from remediator.engine.chain import Plan, VmPlan
 from remediator.engine.context import Context
-from remediator.engine.inventory import Inventory
+from remediator.engine.inventory import Inventory, vm_of
 from remediator.engine.model import (
     NodeFacts,
     PodFacts,
@@ -56,6 +56,7 @@ def make_plan(context: Context, policy: Policy, node: NodeFacts) -> Plan:
     return Plan(
         policy=policy.name,
         policy_hash=policy.content_hash,
+        verdicts=policy.verdicts,
         steps=policy.steps,
         required_proof=tuple(kind.value for kind in policy.required_proof),
         fence_method=fence_method(context, node.name),
@@ -75,7 +76,7 @@ def vm_plans(inventory: Inventory, policy: Policy, node: str) -> tuple[VmPlan, .
         found[subject] = plan_vm(inventory, policy, subject, vmi)
     for pod in inventory.pods_on(node):
         subject = vm_subject(pod.namespace, pod.vmi)
-        if recoverable(pod) and subject not in found:
+        if recoverable(inventory, pod) and subject not in found:
             found[subject] = plan_vm(inventory, policy, subject, inventory.vmi(subject))
     return tuple(found[subject] for subject in sorted(found))
 
@@ -96,9 +97,19 @@ def plan_vm(
     )
 
 
-def recoverable(pod: PodFacts) -> bool:
-    """Whether this pod, on a dead node, is a copy whose deletion brings its VM back."""
-    return not pod.migration_target
+def recoverable(inventory: Inventory, pod: PodFacts) -> bool:
+    """Whether this pod, on a dead node, is a copy whose deletion brings its VM back.
+
+    Not one that has ended, such as the source that a finished migration leaves behind; nor the
+    target of a migration under way, whose source runs elsewhere. Once the migration is finished the
+    VMI is where its target is, though the pod keeps the label for ever.
+    """
+    if pod.phase in ("Succeeded", "Failed"):
+        return False
+    if not pod.migration_target:
+        return True
+    vmi = inventory.vmi(vm_of(pod))
+    return vmi is not None and vmi.node == pod.node
 
 
 def _treatment(vm: VmFacts | None, policy: Policy | None) -> tuple[Treatment, str]:

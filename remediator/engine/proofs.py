@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 
 from remediator.engine.chain import Plan
-from remediator.engine.evidence import Evidence
+from remediator.engine.context import Context
 from remediator.engine.model import NodeFacts, Proof, ProofKind
-from remediator.engine.settings import DetectionSettings
+from remediator.engine.state import EngineState
 
 STRENGTH: tuple[ProofKind, ...] = tuple(ProofKind)  # strongest first, as the enumeration says
 
@@ -41,25 +41,40 @@ class Standing(enum.StrEnum):
     VOID = "void"  # it renews its lease and still shows the boot that was proven over
 
 
-def standing(
-    proof_at: float,
-    boot_id: str,
-    node: NodeFacts | None,
-    evidence: Evidence,
-    settings: DetectionSettings,
-    now: float,
-) -> Standing:
-    """Return how a proof taken at ``proof_at`` about ``boot_id`` stands at ``now``.
+def held(state: EngineState) -> frozenset[tuple[str, str]]:
+    """Return the (node, boot) pairs that are proven to be over, by the records so far."""
+    incidents = {
+        (incident.subject.name, incident.proof.boot_id)
+        for incident in state.incidents.values()
+        if incident.proof is not None
+    }
+    residues = {
+        (residue.node, residue.fenced_boot_id)
+        for residue in state.residues.values()
+        if residue.fenced_boot_id
+    }
+    return frozenset(incidents | residues)
+
+
+def standing(context: Context, node: NodeFacts | None, proof_at: float, boot_id: str) -> Standing:
+    """Return how a proof taken at ``proof_at`` about ``boot_id`` stands now.
 
     A lease renewed after the proof means that something runs there again: another boot (fine, and
     itself proof), or the same one (the proof was wrong). The node status with the new boot id may
     come a little after the first renewal, so there is a short doubt in between.
+
+    A proof of an earlier leader carries the time of that daemon's clock, which may be off by
+    anything. But every renewal that this leader saw happen is later than such a proof.
     """
     if node is None or (node.boot_id and node.boot_id != boot_id):
         return Standing.HOLDS
-    # A renewal that was in flight while the device was being asked is not life after death.
-    if not evidence.beaten_since(node.name, proof_at + settings.contradiction_after_s):
+    detection = context.settings.detection
+    if (node.name, boot_id) in context.inherited:
+        since = context.leading_since
+    else:  # a renewal that was on its way while the device was asked is not life after death
+        since = proof_at + detection.contradiction_after_s
+    if not context.evidence.beaten_since(node.name, since):
         return Standing.HOLDS
-    alive_since = max(proof_at, evidence.leases.beats[node.name].back_at)
-    waited = now - alive_since >= settings.boot_known_within_s
+    alive_since = max(since, context.evidence.leases.beats[node.name].back_at)
+    waited = context.now - alive_since >= detection.boot_known_within_s
     return Standing.VOID if waited else Standing.IN_DOUBT

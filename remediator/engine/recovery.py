@@ -30,7 +30,8 @@ from remediator.engine.planner import Treatment, plan_vm, recoverable
 
 def follow(context: Context, incident: Incident) -> None:
     """Note how far each VM has come. Reads the picture only, so it also runs while in doubt."""
-    _adopt_late_pods(context, incident)
+    if not _is_back(context, incident):
+        _adopt_late_pods(context, incident)
     for progress in list(incident.vms.values()):
         _follow_one(context, incident, progress)
 
@@ -87,7 +88,7 @@ def _adopt_late_pods(context: Context, incident: Incident) -> None:
     """Take in launcher pods that were bound to the dead node after the plan was made."""
     for pod in context.inventory.pods_on(incident.subject.name):
         subject = vm_of(pod)
-        if not recoverable(pod) or str(subject) in incident.vms:
+        if not recoverable(context.inventory, pod) or str(subject) in incident.vms:
             continue
         vm = plan_vm(context.inventory, None, subject, context.inventory.vmi(subject))
         context.record(
@@ -100,13 +101,28 @@ def _adopt_late_pods(context: Context, incident: Incident) -> None:
         )
 
 
+def _is_back(context: Context, incident: Incident) -> bool:
+    """Whether the host runs another boot by now: then its kubelet ends the old pods by itself.
+
+    Its pods must not be touched any more: one that was bound before our taint may run there now.
+    """
+    node = context.inventory.nodes.get(incident.subject.name)
+    return (
+        node is not None
+        and node.uid == incident.node_uid
+        and node.boot_id not in ("", incident.boot_id)
+    )
+
+
 def _old_pods(context: Context, incident: Incident, progress: VmProgress) -> list[PodFacts]:
     """Return the VM's launcher pods on the dead node that were not deleted yet."""
+    if _is_back(context, incident):
+        return []
     return [
         pod
         for pod in context.inventory.pods_of(progress.plan.vm)
         if pod.node == incident.subject.name
-        and recoverable(pod)
+        and recoverable(context.inventory, pod)
         and pod.uid not in progress.stopped
     ]
 
@@ -130,18 +146,25 @@ def _observe(context: Context, incident: Incident, progress: VmProgress) -> tupl
     vm, vmi = inventory.vm(plan.vm), inventory.vmi(plan.vm)
     if plan.run_strategy and vm is None and vmi is None:
         return Stage.GONE, "its VirtualMachine was deleted by its owner"
+    if progress.stage is Stage.WAITING and _is_back(context, incident):
+        return Stage.LEFT, "the host is back before its turn: Kubernetes restarts it by itself"
     if _old_pods(context, incident, progress):
         return Stage.WAITING, "a launcher pod of it is still on the dead node"
     if plan.treatment == Treatment.LEAVE_STOPPED:
-        return Stage.LEFT, f"left as it is: {plan.why}"
+        return Stage.LEFT, f"left stopped, {plan.why}"
     if vm is not None and vm.run_strategy is RunStrategy.HALTED:
         return Stage.LEFT, "its owner has stopped it meanwhile"
     if vmi is not None and _elsewhere(vmi, plan, incident):
+        heir = context.state.incident_on(f"node/{vmi.node}")
+        if heir is not None and heir is not incident and str(plan.vm) in heir.vms:
+            return Stage.GONE, f"its new host {vmi.node} was lost too: {heir.id} goes on with it"
         return _observe_new(context, progress, vmi)
     return _timed(context, progress, _at_least_stopped(progress), "its old pod is gone")
 
 
 def _observe_new(context: Context, progress: VmProgress, vmi: VmiFacts) -> tuple[Stage, str]:
+    if vmi.phase in ("Failed", "Succeeded"):
+        return _timed(context, progress, Stage.STOPPED, "its new VMI has ended: KubeVirt goes on")
     if vmi.phase != "Running":
         return _timed(context, progress, Stage.REQUESTED, "a new VMI was made")
     if vmi.agent_connected:
@@ -189,7 +212,10 @@ def _stop(context: Context, incident: Incident, progress: VmProgress) -> None:
         pod_uid=pods[0].uid,
         proof=proof,
     )
-    _start(context, incident, progress, "force-stop", work, progress.plan.why)
+    why = progress.plan.why
+    if progress.plan.treatment == Treatment.LEAVE_STOPPED:
+        why = f"only its dead pod is removed; {why}"
+    _start(context, incident, progress, "force-stop", work, why)
 
 
 def _wants_start(progress: VmProgress) -> bool:
@@ -231,15 +257,16 @@ def _resolve(context: Context, incident: Incident) -> None:
         by_stage[progress.stage].append(progress.plan.vm)
     if incident.proof is None:
         raise InvariantError(f"{incident.id} is recovered without proof")
+    total = len(incident.vms)
     parts = [
-        f"{len(by_stage[Stage.UP])} of {len(incident.vms)} VMs are up again",
-        f"{len(by_stage[Stage.LEFT])} left as their run strategy says",
-        f"{len(by_stage[Stage.GONE])} gone",
+        f"{len(by_stage[Stage.UP])} of {total} {_vms(total)} up again",
+        f"{len(by_stage[Stage.LEFT])} left as their run strategy or owner says",
+        f"{len(by_stage[Stage.GONE])} gone or recovered elsewhere",
     ]
     shown = [part for part in parts if not part.startswith("0 ")] or ["no VM was on it"]
     why = (
         f"{', '.join(shown)}, {context.now - incident.opened_at:.1f} s after the first suspicion; "
-        f"{incident.subject.name} stays tainted until it is back with another boot"
+        f"{_what_of_the_node(context, incident)}"
     )
     context.record(
         DecisionKind.RESOLVED,
@@ -248,3 +275,16 @@ def _resolve(context: Context, incident: Incident) -> None:
         incident=incident,
         trigger=Trigger.RECOVERED,
     )
+
+
+def _vms(count: int) -> str:
+    return "VM is" if count == 1 else "VMs are"
+
+
+def _what_of_the_node(context: Context, incident: Incident) -> str:
+    name = incident.subject.name
+    if name not in context.inventory.nodes:
+        return f"the Node object of {name} is gone"
+    if _is_back(context, incident):
+        return f"{name} is back in another boot and loses its taints next"
+    return f"{name} stays tainted until it is back in another boot"

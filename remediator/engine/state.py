@@ -104,12 +104,15 @@ def _open(state: EngineState, decision: Decision) -> None:
         verdict_at=decision.at,
         row=decision.row,
         contradicted=decision.verdict is Verdict.CONTRADICTION,
+        convicted_at=decision.at if decision.state is IncidentState.CONFIRMED else 0.0,
     )
     state.open_on[str(decision.subject)] = decision.incident
 
 
 def _verdict(incident: Incident, decision: Decision) -> None:
     if decision.verdict is not None:
+        if decision.verdict is not incident.verdict:
+            incident.retry_at = 0.0  # other evidence deserves another try at once
         incident.verdict, incident.verdict_at = decision.verdict, decision.at
         incident.row = decision.row
         if decision.verdict is Verdict.CONTRADICTION:

@@ -164,10 +164,12 @@ async def test_a_rebooted_node_is_not_released(down, make):
     assert down.api.writes == []
 
 
-async def test_what_a_rebooted_node_ran_before_may_be_stopped(down, make):
+async def test_pods_of_a_host_that_is_back_in_another_boot_are_left_to_its_kubelet(down, make):
     down.api.change(make.NODE, status={"nodeInfo": {"bootID": "boot-2"}})
     down.api.put(make.LEASE, make.lease_object("t1"))  # its new boot renews
-    assert (await down.do(make.force_stop())).status is SUCCEEDED
+    outcome = await down.do(make.force_stop())
+    assert outcome.status is SPARED
+    assert "its kubelet ends the old pods" in outcome.detail
 
 
 async def test_pods_of_a_deleted_node_may_be_stopped(down, make):

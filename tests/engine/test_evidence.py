@@ -70,7 +70,32 @@ def test_a_heartbeat_of_virt_handler_from_before_the_silence_says_nothing():
         evidence.leases.time.progress(float(at))
     assert evidence.values(NODE, 20.0).handler == "unknown"
     evidence.signal(signal(21.0, Plane.HANDLER))
-    assert evidence.values(NODE, 21.0).handler == "up"
+    assert evidence.values(NODE, 21.0).handler == "unknown", "its lease may follow in a moment"
+    assert evidence.values(NODE, 34.0).handler == "up"
+
+
+def test_the_kubelets_own_word_about_readiness_is_a_sign_of_life():
+    evidence = Evidence(DetectionSettings())
+    evidence.signal(signal(0.0, Plane.LEASE))
+    evidence.signal(signal(0.0, Plane.KUBELET, Reading.UP, first=True))
+    for at in range(1, 60):
+        evidence.leases.time.progress(float(at))
+    evidence.signal(signal(50.0, Plane.KUBELET, Reading.UNKNOWN))
+    assert evidence.values(NODE, 60.0).lease == "silent", "Unknown is the node controller's word"
+    evidence.signal(signal(60.0, Plane.KUBELET, Reading.UP))
+    assert evidence.values(NODE, 60.0).lease == "up"
+
+
+def test_a_host_that_is_heard_again_gives_virt_handler_a_fresh_period():
+    evidence = Evidence(DetectionSettings())
+    evidence.signal(signal(0.0, Plane.LEASE))
+    evidence.signal(signal(0.0, Plane.HANDLER))
+    for at in range(1, 200):
+        evidence.leases.time.progress(float(at))
+        evidence.handlers.time.progress(float(at))
+    assert evidence.values(NODE, 200.0).handler == "silent"
+    evidence.signal(signal(200.0, Plane.LEASE))
+    assert evidence.values(NODE, 200.0).handler == "unknown"
 
 
 def test_no_answer_from_the_bmc_takes_no_earlier_answer_back():

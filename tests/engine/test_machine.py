@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from remediator.engine.chain import DecisionKind
-from remediator.engine.events import ObjectGone
+from remediator.engine.events import ObjectGone, ObjectSeen
 from remediator.engine.model import (
     FactKind,
     Fence,
     ForceStop,
     IncidentState,
     OutcomeStatus,
+    PodFacts,
     Reading,
     Release,
     RunStrategy,
@@ -71,7 +72,7 @@ def test_a_recovered_vm_resolves_the_incident_and_leaves_the_node_tainted(cluste
     cluster.vmi("db", node="n2", phase="Running", agent=True)
     assert cluster.incident("n1") is None
     assert cluster.decisions[-1].kind is DecisionKind.RESOLVED
-    assert "1 of 1 VMs are up again" in cluster.decisions[-1].why
+    assert "1 of 1 VM is up again" in cluster.decisions[-1].why
     assert "n1" in cluster.engine.state.residues
 
 
@@ -389,4 +390,84 @@ def test_a_fence_spared_because_the_node_rebooted_by_itself_ends_the_incident(cl
     cluster.silent.clear()
     cluster.handler_silent.clear()
     cluster.until(lambda: cluster.incident("n1") is None)
+    assert not [a for a in cluster.actions if isinstance(a.work, ForceStop)]
+
+
+def test_a_plan_begun_by_another_leader_stands_still_in_observe_mode(cluster):
+    cluster.add_vm("db", "n1")
+    cluster.kill("n1")
+    cluster.until(lambda: cluster.asked_power)
+    cluster.power("n1", Reading.DOWN)
+    cluster.answer()
+    cluster.engine_options["enforce"] = False
+    heir = cluster.reborn()
+    heir.lead()
+    heir.power("n1", Reading.DOWN)
+    heir.run(60)
+    assert heir.actions == []
+    assert heir.incident("n1").state is IncidentState.FENCING
+    assert [n for n in heir.notices if "observe mode: the plan that was under way" in n] != []
+
+
+def test_a_node_that_beats_for_a_new_leader_voids_a_proof_whatever_the_old_leaders_clock(cluster):
+    for number in range(20):
+        cluster.add_vm(f"vm{number:02}", "n1")
+    cluster.fence_through("n1")
+    heir = cluster.reborn()
+    heir.now -= 3600  # this daemon's clock is an hour behind the one that took the proof
+    heir.silent.discard("n1")
+    heir.lead()
+    heir.actions.clear()
+    heir.run(60)
+    assert heir.incident("n1").state is IncidentState.ESCALATED
+    assert any("the proof was wrong" in notice for notice in heir.notices)
+
+
+def test_pods_that_have_ended_on_a_dead_node_are_nobodys_copy(cluster):
+    cluster.add_vm("db", "n1")
+    cluster.place("moved", "n1")
+    vmi_uid, pod_uid = cluster.uids["moved"]
+    cluster.handle(
+        ObjectSeen(
+            facts=PodFacts(
+                namespace="ns",
+                name="virt-launcher-moved-2",
+                uid=pod_uid,
+                node="n1",
+                vmi="moved",
+                vmi_uid=vmi_uid,
+                phase="Succeeded",
+            )
+        )
+    )
+    cluster.vmi("moved", node="n2", phase="Running", agent=True)
+    cluster.fence_through("n1")
+    assert [str(action.subject) for action in cluster.actions] == ["vm/ns/db"]
+
+
+def test_a_host_that_is_back_in_another_boot_is_left_to_kubernetes(cluster):
+    for number in range(12):
+        cluster.add_vm(f"vm{number:02}", "n1")
+    cluster.fence_through("n1")
+    assert len(cluster.actions) == 10, "two still wait for their turn"
+    cluster.node_changes("n1", boot_id="boot-n1-2")
+    cluster.silent.discard("n1")
+    cluster.run(30)
+    left = [d for d in cluster.kinds(DecisionKind.PROGRESS) if d.stage == "left"]
+    assert {str(d.subject) for d in left} == {"vm/ns/vm10", "vm/ns/vm11"}
+    assert "Kubernetes restarts it by itself" in left[0].why
+
+
+def test_a_host_that_is_back_before_its_release_needs_none(cluster):
+    cluster.add_vm("db", "n1")
+    cluster.kill("n1")
+    cluster.until(lambda: cluster.asked_power)
+    cluster.power("n1", Reading.DOWN)
+    cluster.answer()
+    cluster.answer()
+    cluster.node_changes("n1", boot_id="boot-n1-2")
+    cluster.answer(status=OutcomeStatus.SPARED, detail="it runs another boot")
+    cluster.silent.discard("n1")
+    cluster.until(lambda: cluster.incident("n1") is None)
+    assert cluster.kinds(DecisionKind.SKIPPED)
     assert not [a for a in cluster.actions if isinstance(a.work, ForceStop)]

@@ -163,6 +163,7 @@ def write_incident(book: Book) -> None:
     plan = Plan(
         policy="node-lost",
         policy_hash="ab" * 32,
+        verdicts=(Verdict.DEAD, Verdict.UNREACHABLE),
         steps=("cordon", "fence", "release", "recover"),
         required_proof=("power-off-verified",),
         fence_method="racks",

@@ -92,6 +92,7 @@ class Trouble:
         self._rng = rng
         self._story = story
         self._liars: dict[str, float] = {}
+        self._hung: set[str] = set()
         self._nodes = list(rehearsal.cluster.hosts)
 
     def act(self) -> None:
@@ -127,6 +128,10 @@ class Trouble:
         chosen()
         for entry in faults.timeline[before:]:
             self._note(f"{entry.verb} {entry.target} {entry.detail}")
+            if entry.verb.endswith("-hang"):
+                self._hung.add(entry.target)
+            elif entry.verb == "resume":
+                self._hung.discard(entry.target)
 
     def _bmc_fault(self, node: str, now: float) -> BmcMode:
         host = self._r.cluster.hosts[node]
@@ -141,15 +146,13 @@ class Trouble:
             BmcMode.SLOW,
             BmcMode.DEAD_WITH_HOST,
         ]
-        if host.powered and host.network and not self._hung(host):
+        living = host.powered and host.network and not (host.crashed or host.frozen)
+        if living and node not in self._hung:
             modes.append(BmcMode.ALWAYS_OFF)
         mode = self._rng.choice(modes)
         if mode is BmcMode.ALWAYS_OFF:
             self._liars[node] = now
         return mode
-
-    def _hung(self, host) -> bool:
-        return host.crashed or host.frozen or bool(host._hung)
 
     def _swap(self, node: str) -> None:
         other = self._rng.choice(self._nodes)
