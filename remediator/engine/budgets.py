@@ -125,12 +125,19 @@ def _cooldown(context: Context, incident: Incident, node: NodeFacts, _plan: Plan
     return _grant("cool-down", f"last fenced {context.now - last_at:.0f} s ago")
 
 
-def _share(name: str, among: frozenset[str], share: float, context: Context) -> GuardRow:
+def _share(
+    name: str, scope: str, among: frozenset[str], share: float, context: Context
+) -> GuardRow:
     limit = max(1, int(share * len(among)))
     down = sorted(unhealthy(context) & among)
     text = f"{len(down)} of {len(among)} nodes down or silent, limit {limit}"
     if len(down) > limit:
+        context.crowded_at[scope] = context.now
         return _wait(name, f"{text}: {', '.join(down[:10])}")
+    calm_at = context.crowded_at.get(scope, 0.0) + context.settings.budgets.calm_s
+    if context.now < calm_at:
+        # What came back first is seldom alone: the others get their time to follow.
+        return _wait(name, f"{text}; it was past it a moment ago: others may be back soon", calm_at)
     return _grant(name, text)
 
 
@@ -138,12 +145,14 @@ def _zone_share(context: Context, _incident: Incident, node: NodeFacts, _plan: P
     if not node.zone:
         return _grant("zone-share", "the node is in no zone")
     share = context.settings.budgets.max_unhealthy_zone_share
-    return _share("zone-share", context.inventory.zone_members(node.zone), share, context)
+    return _share(
+        "zone-share", f"zone/{node.zone}", context.inventory.zone_members(node.zone), share, context
+    )
 
 
 def _cluster_share(context: Context, _incident: Incident, _n: NodeFacts, _plan: Plan) -> GuardRow:
     share = context.settings.budgets.max_unhealthy_cluster_share
-    return _share("cluster-share", frozenset(context.inventory.nodes), share, context)
+    return _share("cluster-share", "cluster", frozenset(context.inventory.nodes), share, context)
 
 
 def _fences(context: Context, incident: Incident, _node: NodeFacts, _plan: Plan) -> GuardRow:

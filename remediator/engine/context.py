@@ -49,6 +49,7 @@ class Context:
         self.now = 0.0
         self.effects: list[Effect] = []
         self.down_now: frozenset[str] | None = None  # budgets.unhealthy, computed once per call
+        self.crowded_at: dict[str, float] = {}  # zone or cluster -> when it was last past its share
         self.power_asked: dict[str, float] = {}  # node -> when its power was last asked for
 
     def record(

@@ -216,7 +216,7 @@ def _why_cleared(incident: Incident, node: NodeFacts) -> str:
         case Verdict.DEGRADED:
             why = f"{node.name} is Ready again"
         case _:
-            why = f"{node.name} renews its lease again"
+            why = f"{node.name} is heard again"
     rebooted = node.boot_id not in ("", incident.boot_id)
     return f"{why}; it has rebooted meanwhile" if rebooted else why
 

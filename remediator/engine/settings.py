@@ -36,6 +36,8 @@ class BudgetSettings(Record, frozen=True, kw_only=True):
     # a site's: Kubernetes' zone brake (55 %) and Node Healthcheck Operator's minHealthy 51 %.
     max_unhealthy_zone_share: float = 0.5
     max_unhealthy_cluster_share: float = 0.34
+    # After such a silence the rest gets three lease periods to come back, before any is fenced.
+    calm_s: float = 30.0
     max_fences_at_once: int = 2
     # A node that needs fencing again within this is flapping: a human should look at it.
     fence_cooldown_s: float = 600.0
