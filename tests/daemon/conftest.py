@@ -109,7 +109,8 @@ class Daemon:
             timeout=60,
         )
         decisions = [
-            msgspec.convert(one, Decision, strict=False) for one in msgspec.json.decode(found.stdout)
+            msgspec.convert(one, Decision, strict=False)
+            for one in msgspec.json.decode(found.stdout)
         ]
         return sorted(decisions, key=lambda one: one.seq)
 

@@ -30,7 +30,7 @@ def test_every_state_can_be_reached():
     assert reachable(IncidentState.WATCHING) == set(IncidentState)
 
 
-@pytest.mark.parametrize("state", set(IncidentState) - {IncidentState.RESOLVED})
+@pytest.mark.parametrize("state", sorted(set(IncidentState) - {IncidentState.RESOLVED}))
 def test_every_state_can_end_in_resolved(state):
     assert IncidentState.RESOLVED in reachable(state)
 
@@ -39,7 +39,7 @@ def test_resolved_is_the_end():
     assert not [key for key in TRANSITIONS if key[0] is IncidentState.RESOLVED]
 
 
-@pytest.mark.parametrize("state", BEFORE_PROOF - {IncidentState.HELD})
+@pytest.mark.parametrize("state", sorted(BEFORE_PROOF - {IncidentState.HELD}))
 def test_every_state_before_fencing_can_be_held(state):
     assert TRANSITIONS[state, Trigger.WITHHELD] is IncidentState.HELD
 
