@@ -45,7 +45,7 @@ class HttpClient(Protocol):
 
 
 class AiohttpClient:
-    """The real one. ``verify_tls=False`` is for BMCs with self-signed certificates, by name only."""
+    """The real one. ``verify_tls=False`` is for BMCs with self-signed certificates."""
 
     def __init__(self, *, verify_tls: bool = True, ca_file: str | None = None) -> None:
         self._verify_tls = verify_tls
@@ -54,13 +54,9 @@ class AiohttpClient:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
-            verify: ssl.SSLContext | bool
-            if self._verify_tls:
-                verify = ssl.create_default_context(cafile=self._ca_file)
-            else:
-                verify = False
+            tls = ssl.create_default_context(cafile=self._ca_file) if self._verify_tls else False
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=verify, limit=64, force_close=True)
+                connector=aiohttp.TCPConnector(ssl=tls, limit=64, force_close=True)
             )
         return self._session
 

@@ -70,7 +70,11 @@ class Screen:
         down = [vm for vm in self._cluster.vms if not self._cluster.ledger.is_up(vm)]
         facts = Table.grid(padding=(0, 3))
         facts.add_row("incident", f"{story.node} {story.verdict} ({story.state})".strip())
-        facts.add_row("VMs not up", f"{len(down)} of {len(self._cluster.vms)}")
+        waiting = sum(times.stage in ("down", Stage.WAITING) for times in story.vms.values())
+        facts.add_row(
+            "VMs not up",
+            f"{len(down)} of {len(self._cluster.vms)} ({waiting if story.began_at else 0} wait)",
+        )
         facts.add_row(
             "boots running",
             f"{self._cluster.ledger.booting} (peak {self._cluster.ledger.peak_booting})",
@@ -100,7 +104,4 @@ class Screen:
                 style = "bold red" if lost else "green"
                 cells.append(Text(f"{host.name} {running:>2}", style=style))
             table.add_row(*cells)
-        waiting = sum(times.stage in ("down", Stage.WAITING) for times in story.vms.values())
-        if story.began_at:
-            table.add_row(Text(""), Text(f"{waiting} VMs wait", style="dim"))
         return table

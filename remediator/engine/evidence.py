@@ -267,7 +267,7 @@ class Evidence:
         if signal.reading is not ready.reading:
             ready.since = signal.at
             if signal.reading is not Reading.UNKNOWN and not signal.first:
-                # Unknown is the node controller's word; any other is the kubelet's own, written now.
+                # Unknown is the node controller's word; any other is the kubelet's own.
                 self._note_life(node, signal.at, first=False)
         ready.at, ready.reading, ready.detail = signal.at, signal.reading, signal.detail
         if signal.reading is Reading.DOWN:

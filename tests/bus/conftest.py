@@ -43,7 +43,7 @@ class Proxy:
         self._listener.close()
         for pair in list(self._pairs):
             pair.abort()
-        while self._pairs:  # noqa: ASYNC110 - a poll is enough in a test
+        while self._pairs:
             await asyncio.sleep(0.01)
         await self._listener.wait_closed()
 
@@ -89,7 +89,7 @@ class _Pair:
 def until() -> Until:
     async def wait(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
         async with asyncio.timeout(deadline_s):
-            while not condition():  # noqa: ASYNC110 - any condition, not only events
+            while not condition():
                 await asyncio.sleep(0.01)
 
     return wait

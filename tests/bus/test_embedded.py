@@ -1,4 +1,4 @@
-# ruff: noqa: ASYNC220, ASYNC240 - a test may block: it looks at processes and files
+
 from __future__ import annotations
 
 import asyncio

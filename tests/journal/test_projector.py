@@ -45,7 +45,7 @@ async def running(stream, store, metrics=None):
 
 async def until(condition, within_s=5.0):
     async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - the condition is not an event of ours
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -35,7 +35,7 @@ async def connection(server):
 
 async def until(condition, within_s=20.0):
     async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - the condition is not an event of ours
+        while not condition():
             await asyncio.sleep(0.01)
 
 

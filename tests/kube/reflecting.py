@@ -112,7 +112,7 @@ async def until(holds: Callable[[], Any], *, timeout_s: float = 10.0) -> None:
     """Wait for a condition, or fail."""
     try:
         async with asyncio.timeout(timeout_s):
-            while not holds():  # noqa: ASYNC110 - what it waits for tells nobody
+            while not holds():
                 await asyncio.sleep(0.005)
     except TimeoutError:
         pytest.fail(f"did not come true within {timeout_s} s")

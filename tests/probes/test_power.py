@@ -146,7 +146,7 @@ async def test_an_answer_to_a_poll_in_flight_counts_as_asked(lab):
     probe = lab.start()
     await asyncio.sleep(100)
     before = len(lab.published.of("n1"))
-    while not probe._watches["n1"].polling:  # noqa: ASYNC110 - virtual time
+    while not probe._watches["n1"].polling:
         await asyncio.sleep(0.1)
     probe.ask("n1")
     await asyncio.sleep(3.2)

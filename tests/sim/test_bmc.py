@@ -303,7 +303,7 @@ async def test_over_sockets_one_port_serves_all_bmcs_and_powers_hosts_off():
         answer = await client.request("POST", target, headers=AUTH, body=off, timeout_s=5.0)
         assert answer.status == 204
         async with asyncio.timeout(5.0):
-            while rack.machine.powered:  # noqa: ASYNC110 - the machine has no event to wait for
+            while rack.machine.powered:
                 await asyncio.sleep(0.01)
         assert rack.other.powered
     finally:
