@@ -4,6 +4,7 @@
 #   make test                format, lint, types, layers, tests: what CI runs
 #   make soak SEEDS=20000    the seeded simulation, longer
 #   make bench               how fast, as a table
+#   make cluster-assets      the programs of a real control plane, for tests/cluster (needs Go)
 #   make clean               remove what these made
 
 SHELL := /bin/bash
@@ -17,7 +18,7 @@ SEEDS ?= 20000
 WORKERS ?= 2
 DEMO ?=
 
-.PHONY: help demo test soak bench clean
+.PHONY: help demo test soak bench cluster-assets clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -40,6 +41,9 @@ soak: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python bench/run.py
+
+cluster-assets: $(STAMP)
+	@$(BIN)/python tests/cluster/assets/provide.py
 
 clean:
 	rm -rf .venv .venv-bootstrap dist build *.egg-info
