@@ -16,7 +16,7 @@ import msgspec
 from remediator.engine import cleanup, conviction, execution, proofs, recovery
 from remediator.engine.chain import ChainError, Decision, DecisionKind, Head
 from remediator.engine.context import Context
-from remediator.engine.effects import Effect, StartAction
+from remediator.engine.effects import Effect
 from remediator.engine.events import (
     ActionFinished,
     Event,
@@ -30,15 +30,12 @@ from remediator.engine.events import (
 )
 from remediator.engine.incidents import Incident
 from remediator.engine.model import (
-    Action,
     FactKind,
     Facts,
-    Fence,
     IncidentState,
     NodeFacts,
     NodeLeaseFacts,
     Outcome,
-    OutcomeStatus,
     PodFacts,
     Subject,
     Verdict,
@@ -49,6 +46,8 @@ from remediator.engine.model import (
 from remediator.engine.rules import Policy
 from remediator.engine.settings import EngineSettings, FenceMethod
 from remediator.engine.state import EngineState, apply
+from remediator.engine.takeover import Takeover
+from remediator.engine.verdicts import LIVING
 
 _WITHOUT_PROOF = frozenset(
     {
@@ -58,10 +57,6 @@ _WITHOUT_PROOF = frozenset(
         IncidentState.ESCALATED,
     }
 )
-
-
-# Verdicts that say that the node, or its VMs, live: a fence that has not happened is dropped.
-_LIVING = frozenset({Verdict.HEALTHY, Verdict.HANDLER_DOWN, Verdict.DEGRADED, Verdict.KUBELET_DOWN})
 
 
 class Engine:
@@ -78,7 +73,7 @@ class Engine:
         self._context = Context(
             settings or EngineSettings(), policies, fence_methods, enforce=enforce
         )
-        self._to_resume: set[str] = set()
+        self._takeover = Takeover()
 
     # --- memory -------------------------------------------------------------------------------
 
@@ -196,7 +191,7 @@ class Engine:
         action = execution.finish(self._context, outcome)
         if action is None:
             return
-        self._to_resume.discard(action.id)
+        self._takeover.ended(action.id)
         incident = self.state.incidents.get(action.incident)
         self._consider(incident.subject.name if incident is not None else action.subject.name)
 
@@ -212,7 +207,7 @@ class Engine:
             f"leads from now on (epoch {event.epoch}); open incidents: {open_now}, actions "
             f"without an outcome: {pending}",
         )
-        self._to_resume = set(self.state.pending)
+        self._takeover.begin(context)
 
     def _tick(self) -> None:
         evidence = self._context.evidence
@@ -238,7 +233,8 @@ class Engine:
         """Bring everything about one node up to date with what is known now."""
         context = self._context
         if context.inventory.synced:
-            self._resume(name)
+            for outcome in self._takeover.go_on(context, name):
+                self._finished(outcome)
         incident = self.state.incident_on(node_subject(name))
         if incident is None:
             self._consider_quiet(name)
@@ -284,7 +280,7 @@ class Engine:
             conviction.close_vanished(context, incident)
             return
         row = conviction.judge(context, node)
-        if row.verdict in _LIVING:
+        if row.verdict in LIVING:
             conviction.spare(context, incident, node, row)
         elif incident.plan is not None and row.verdict in incident.plan.verdicts:
             execution.go_on_fencing(context, incident, node)
@@ -307,61 +303,3 @@ class Engine:
             released = execution.go_on_releasing(context, incident, node)
         if released:
             recovery.go_on(context, incident)
-
-    # --- take-over -----------------------------------------------------------------------------
-
-    def _resume(self, name: str) -> None:
-        """Repeat the actions on a node and its VMs that an earlier leader left without outcome."""
-        for action_id in sorted(self._to_resume):
-            action = self.state.pending[action_id]
-            if action.work.node != name:
-                continue
-            verdict = self._may_resume(action)
-            if verdict == "wait":
-                continue
-            self._to_resume.discard(action_id)
-            if verdict:
-                self._finished(_not_repeated(action, verdict, self._context.now))
-                continue
-            self._context.record(
-                DecisionKind.RESUMED,
-                action.subject,
-                "repeated after a take-over: its outcome was not recorded",
-                incident=self.state.incidents.get(action.incident),
-                incident_id=action.incident,
-                action=action,
-            )
-            self._context.effects.append(StartAction(action=action))
-
-    def _may_resume(self, action: Action) -> str:
-        """Return "" to repeat an action, "wait", or why it must not be repeated."""
-        context = self._context
-        if not context.enforce:
-            return "observe mode"
-        if not isinstance(action.work, Fence):
-            return ""
-        node = context.inventory.nodes.get(action.work.node)
-        if node is None:
-            return "its Node object is gone"
-        row = conviction.judge(context, node)
-        if row.verdict in _LIVING:
-            return f"{row.verdict}: {row.means}"
-        incident = self.state.incidents.get(action.incident)
-        if incident is None:
-            return "its incident is over"
-        conviction.ask_power(context, incident, node)
-        # Finishing the fence of a node that reads as off needs no second silence to pass.
-        off = row.name == "off-at-first-sight"
-        plan = incident.plan
-        return "" if off or (plan is not None and row.verdict in plan.verdicts) else "wait"
-
-
-def _not_repeated(action: Action, why: str, now: float) -> Outcome:
-    return Outcome(
-        action_id=action.id,
-        status=OutcomeStatus.SPARED,
-        detail=f"not repeated after the take-over: {why}",
-        started_at=now,
-        finished_at=now,
-        changed=False,
-    )

@@ -114,8 +114,8 @@ TABLE: tuple[Row, ...] = (
 
 ROWS = {row.name: row for row in TABLE}
 
-# Verdicts under which the node may no longer be serving: counted by the budgets.
-UNHEALTHY = frozenset({_D, _U, _I, _S, _K})
+# Verdicts that say that the node, or its VMs, live: a fence that has not happened is dropped.
+LIVING = frozenset({Verdict.HEALTHY, Verdict.HANDLER_DOWN, Verdict.DEGRADED, _K})
 
 
 def decide(values: PlaneValues, *, hands_off: bool) -> Row:

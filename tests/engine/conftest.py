@@ -256,11 +256,15 @@ class Cluster:
         self.silent.add(node)
         self.handler_silent.add(node)
 
-    def fence_through(self, node: str) -> None:
-        """Kill a node and answer everything up to the release."""
+    def lose(self, node: str) -> None:
+        """Kill a node; once its BMC is asked, it says off."""
         self.kill(node)
-        self.until(lambda: self.asked_power)
+        self.until(lambda: node in self.asked_power)
         self.power(node, Reading.DOWN)
+
+    def fence_through(self, node: str) -> None:
+        """Lose a node and answer everything up to the release."""
+        self.lose(node)
         self.until(lambda: len(self.actions) > 0)
         for expected in ("cordon", "fence", "release"):
             action = self.answer()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.engine.evidence import BeatPlane, Evidence, ProvenTime
+from remediator.engine.evidence import Evidence
 from remediator.engine.model import NodeFacts, Plane, Reading, Signal, node_subject
 from remediator.engine.settings import DetectionSettings
+from remediator.engine.silence import BeatPlane, ProvenTime
 
 NODE = NodeFacts(name="n1", uid="u", boot_id="b1", kubevirt=True)
 

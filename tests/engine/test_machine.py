@@ -38,9 +38,7 @@ def test_a_silent_lease_alone_makes_a_suspect_and_asks_the_bmc(cluster):
 def test_a_silent_lease_with_power_verified_off_is_dead_within_15_seconds(cluster):
     cluster.add_vm("db", "n1")
     died_at = cluster.now
-    cluster.kill("n1")
-    cluster.until(lambda: cluster.asked_power)
-    cluster.power("n1", Reading.DOWN)
+    cluster.lose("n1")
     assert cluster.incident("n1").verdict is Verdict.DEAD
     assert cluster.now - died_at <= 15
 
@@ -162,9 +160,7 @@ def test_more_silent_nodes_than_the_zone_budget_are_held(make_cluster):
 def test_observe_mode_records_what_it_would_do_and_does_nothing(make_cluster):
     cluster = make_cluster(enforce=False)
     cluster.add_vm("db", "n1")
-    cluster.kill("n1")
-    cluster.until(lambda: cluster.asked_power)
-    cluster.power("n1", Reading.DOWN)
+    cluster.lose("n1")
     cluster.run(60)
     assert cluster.actions == []
     (refusal,) = cluster.kinds(DecisionKind.REFUSED)
@@ -174,9 +170,7 @@ def test_observe_mode_records_what_it_would_do_and_does_nothing(make_cluster):
 
 def test_a_failed_fence_is_repeated_then_escalated_then_tried_again(cluster):
     cluster.add_vm("db", "n1")
-    cluster.kill("n1")
-    cluster.until(lambda: cluster.asked_power)
-    cluster.power("n1", Reading.DOWN)
+    cluster.lose("n1")
     cluster.answer()
     for _ in range(3):
         cluster.until(lambda: cluster.actions)
@@ -190,9 +184,7 @@ def test_a_failed_fence_is_repeated_then_escalated_then_tried_again(cluster):
 
 def test_a_node_that_returns_before_the_fence_is_cleared_and_uncordoned(cluster):
     cluster.add_vm("db", "n1")
-    cluster.kill("n1")
-    cluster.until(lambda: cluster.asked_power)
-    cluster.power("n1", Reading.DOWN)
+    cluster.lose("n1")
     cluster.answer()  # cordon
     cluster.silent.discard("n1")
     cluster.handler_silent.discard("n1")
@@ -227,9 +219,7 @@ def test_a_flapping_node_is_not_fenced_twice_within_its_cool_down(cluster):
     cluster.run(100)
     cluster.add_vm("web", "n1")
     cluster.asked_power.clear()
-    cluster.kill("n1")
-    cluster.until(lambda: cluster.asked_power)
-    cluster.power("n1", Reading.DOWN)
+    cluster.lose("n1")
     cluster.run(100)
     assert cluster.actions == []
     assert cluster.incident("n1").state is IncidentState.HELD
@@ -240,9 +230,7 @@ def test_a_flapping_node_is_not_fenced_twice_within_its_cool_down(cluster):
 def test_control_plane_nodes_are_left_to_a_human(cluster):
     cluster.node_changes("n1", control_plane=True)
     cluster.add_vm("db", "n1")
-    cluster.kill("n1")
-    cluster.until(lambda: cluster.asked_power)
-    cluster.power("n1", Reading.DOWN)
+    cluster.lose("n1")
     cluster.run(100)
     assert cluster.actions == []
     assert cluster.incident("n1").state is IncidentState.ESCALATED
@@ -251,9 +239,7 @@ def test_control_plane_nodes_are_left_to_a_human(cluster):
 def test_an_excluded_node_is_hands_off_until_the_label_goes(cluster):
     cluster.node_changes("n1", labels={"remediation.medik8s.io/exclude-from-remediation": "true"})
     cluster.add_vm("db", "n1")
-    cluster.kill("n1")
-    cluster.until(lambda: cluster.asked_power)
-    cluster.power("n1", Reading.DOWN)
+    cluster.lose("n1")
     cluster.run(60)
     assert cluster.actions == []
     assert cluster.incident("n1").state is IncidentState.HELD
@@ -291,9 +277,7 @@ def test_the_pace_limits_how_many_restarts_run_at_once(cluster):
 
 def test_a_deleted_node_object_during_the_fence_does_not_stop_the_recovery(cluster):
     cluster.add_vm("db", "n1")
-    cluster.kill("n1")
-    cluster.until(lambda: cluster.asked_power)
-    cluster.power("n1", Reading.DOWN)
+    cluster.lose("n1")
     cluster.answer()
     del cluster.nodes["n1"]
     cluster.handle(ObjectGone(kind=FactKind.NODE, name="n1", uid="uid-n1"))
@@ -321,9 +305,7 @@ def test_a_proof_that_turns_out_wrong_stops_the_recovery(cluster):
 
 def test_a_new_leader_repeats_an_action_whose_outcome_was_never_recorded(cluster):
     cluster.add_vm("db", "n1")
-    cluster.kill("n1")
-    cluster.until(lambda: cluster.asked_power)
-    cluster.power("n1", Reading.DOWN)
+    cluster.lose("n1")
     cluster.answer()
     (fence,) = cluster.actions
     heir = cluster.reborn()
@@ -340,9 +322,7 @@ def test_a_new_leader_repeats_an_action_whose_outcome_was_never_recorded(cluster
 
 def test_a_new_leader_does_not_repeat_the_fence_of_a_node_that_lives(cluster):
     cluster.add_vm("db", "n1")
-    cluster.kill("n1")
-    cluster.until(lambda: cluster.asked_power)
-    cluster.power("n1", Reading.DOWN)
+    cluster.lose("n1")
     cluster.answer()
     cluster.silent.clear()
     cluster.handler_silent.clear()
@@ -381,9 +361,7 @@ def test_a_launcher_pod_that_cannot_be_deleted_is_reported_once_and_tried_on(clu
 
 def test_a_fence_spared_because_the_node_rebooted_by_itself_ends_the_incident(cluster):
     cluster.add_vm("db", "n1")
-    cluster.kill("n1")
-    cluster.until(lambda: cluster.asked_power)
-    cluster.power("n1", Reading.DOWN)
+    cluster.lose("n1")
     cluster.answer()
     cluster.node_changes("n1", boot_id="boot-n1-2")
     cluster.answer(status=OutcomeStatus.SPARED, detail="it rebooted by itself")
@@ -395,9 +373,7 @@ def test_a_fence_spared_because_the_node_rebooted_by_itself_ends_the_incident(cl
 
 def test_a_plan_begun_by_another_leader_stands_still_in_observe_mode(cluster):
     cluster.add_vm("db", "n1")
-    cluster.kill("n1")
-    cluster.until(lambda: cluster.asked_power)
-    cluster.power("n1", Reading.DOWN)
+    cluster.lose("n1")
     cluster.answer()
     cluster.engine_options["enforce"] = False
     heir = cluster.reborn()
@@ -460,9 +436,7 @@ def test_a_host_that_is_back_in_another_boot_is_left_to_kubernetes(cluster):
 
 def test_a_host_that_is_back_before_its_release_needs_none(cluster):
     cluster.add_vm("db", "n1")
-    cluster.kill("n1")
-    cluster.until(lambda: cluster.asked_power)
-    cluster.power("n1", Reading.DOWN)
+    cluster.lose("n1")
     cluster.answer()
     cluster.answer()
     cluster.node_changes("n1", boot_id="boot-n1-2")
@@ -471,3 +445,16 @@ def test_a_host_that_is_back_before_its_release_needs_none(cluster):
     cluster.until(lambda: cluster.incident("n1") is None)
     assert cluster.kinds(DecisionKind.SKIPPED)
     assert not [a for a in cluster.actions if isinstance(a.work, ForceStop)]
+
+
+def test_a_new_leader_in_observe_mode_drops_all_that_was_left_without_outcome(cluster):
+    for number in range(5):
+        cluster.add_vm(f"vm{number}", "n1")
+    cluster.fence_through("n1")
+    assert len(cluster.actions) == 5
+    cluster.engine_options["enforce"] = False
+    heir = cluster.reborn()
+    heir.lead()
+    dropped = [d for d in heir.kinds(DecisionKind.FINISHED) if "observe mode" in d.why]
+    assert len(dropped) == 5
+    assert heir.engine.state.pending == {}

@@ -1,0 +1,93 @@
+"""What a new leader does about actions whose outcome the leader before it did not record.
+
+Every action is safe to repeat under its id. A fence is repeated only if the node still looks down:
+it may have come back while nobody led.
+"""
+
+from __future__ import annotations
+
+from remediator.engine import conviction
+from remediator.engine.chain import DecisionKind
+from remediator.engine.context import Context
+from remediator.engine.effects import StartAction
+from remediator.engine.model import Action, Fence, Outcome, OutcomeStatus
+from remediator.engine.verdicts import LIVING
+
+_REPEAT, _WAIT = "", "wait"
+
+
+class Takeover:
+    """The actions left over by an earlier leader, until each is repeated or dropped."""
+
+    def __init__(self) -> None:
+        self._left: set[str] = set()
+
+    def begin(self, context: Context) -> None:
+        """Take stock at the beginning of a term."""
+        self._left = set(context.state.pending)
+
+    def ended(self, action_id: str) -> None:
+        """Note that an action has an outcome now."""
+        self._left.discard(action_id)
+
+    def go_on(self, context: Context, node: str) -> list[Outcome]:
+        """Repeat what may be repeated of this node's actions; return the outcomes of the rest."""
+        dropped: list[Outcome] = []
+        for action_id in sorted(self._left):
+            action = context.state.pending[action_id]
+            if action.work.node != node:
+                continue
+            answer = _ask(context, action)
+            if answer == _WAIT:
+                continue
+            self._left.discard(action_id)
+            if answer == _REPEAT:
+                _repeat(context, action)
+            else:
+                dropped.append(_dropped(action, answer, context.now))
+        return dropped
+
+
+def _ask(context: Context, action: Action) -> str:
+    """Return "" to repeat an action, "wait", or why it must not be repeated."""
+    if not context.enforce:
+        return "observe mode"
+    if not isinstance(action.work, Fence):
+        return _REPEAT
+    node = context.inventory.nodes.get(action.work.node)
+    if node is None:
+        return "its Node object is gone"
+    row = conviction.judge(context, node)
+    if row.verdict in LIVING:
+        return f"{row.verdict}: {row.means}"
+    incident = context.state.incidents.get(action.incident)
+    if incident is None:
+        return "its incident is over"
+    conviction.ask_power(context, incident, node)
+    # Finishing the fence of a node that reads as off needs no second silence to pass.
+    off = row.name == "off-at-first-sight"
+    plan = incident.plan
+    return _REPEAT if off or (plan is not None and row.verdict in plan.verdicts) else _WAIT
+
+
+def _repeat(context: Context, action: Action) -> None:
+    context.record(
+        DecisionKind.RESUMED,
+        action.subject,
+        "repeated after a take-over: its outcome was not recorded",
+        incident=context.state.incidents.get(action.incident),
+        incident_id=action.incident,
+        action=action,
+    )
+    context.effects.append(StartAction(action=action))
+
+
+def _dropped(action: Action, why: str, now: float) -> Outcome:
+    return Outcome(
+        action_id=action.id,
+        status=OutcomeStatus.SPARED,
+        detail=f"not repeated after the take-over: {why}",
+        started_at=now,
+        finished_at=now,
+        changed=False,
+    )
