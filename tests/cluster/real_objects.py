@@ -114,6 +114,9 @@ class RealObjects:
             node["metadata"]["annotations"][HEARTBEAT_ANNOTATION] = rfc3339(now)
         made = await self.ask("POST", NODES_PATH, node)
         status = node_status(host, boot_id=boot_id, volumes_in_use=[], now=now)
+        for part in ("capacity", "allocatable"):
+            # Launchers ask for it; later reports of the emulated kubelet leave it as it is.
+            status[part]["ephemeral-storage"] = "100Gi"
         await self.ask(
             "PATCH",
             f"{NODES_PATH}/{host.name}/status",
