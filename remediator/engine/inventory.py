@@ -138,6 +138,12 @@ class Inventory:
         """Return a VirtualMachineInstance."""
         return self.vmis.get((subject.namespace, subject.name))
 
+    def volumes_of(self, namespace: str, claims: tuple[str, ...]) -> list[VolumeFacts]:
+        """Return the PersistentVolumes that are bound to these claims, as far as they are known."""
+        bound = (self.claims.get((namespace, claim)) for claim in claims)
+        found = (self.volumes.get(claim.volume) for claim in bound if claim is not None)
+        return [volume for volume in found if volume is not None]
+
     def zone_members(self, zone: str) -> frozenset[str]:
         """Return the names of the nodes in a zone."""
         return frozenset(self._zones.get(zone, ()))

@@ -73,20 +73,28 @@ def vm_plans(inventory: Inventory, policy: Policy, node: str) -> tuple[VmPlan, .
     found: dict[Subject, VmPlan] = {}
     for vmi in inventory.vmis_on(node):
         subject = vm_subject(vmi.namespace, vmi.name)
-        found[subject] = plan_vm(inventory, policy, subject, vmi)
+        found[subject] = plan_vm(inventory, policy, subject, vmi, node)
     for pod in inventory.pods_on(node):
         subject = vm_subject(pod.namespace, pod.vmi)
         if recoverable(inventory, pod) and subject not in found:
-            found[subject] = plan_vm(inventory, policy, subject, inventory.vmi(subject))
+            found[subject] = plan_vm(inventory, policy, subject, inventory.vmi(subject), node)
     return tuple(found[subject] for subject in sorted(found))
 
 
 def plan_vm(
-    inventory: Inventory, policy: Policy | None, subject: Subject, vmi: VmiFacts | None
+    inventory: Inventory,
+    policy: Policy | None,
+    subject: Subject,
+    vmi: VmiFacts | None,
+    node: str,
 ) -> VmPlan:
-    """Return the treatment of one VM by its run strategy."""
+    """Return the treatment of one VM by its run strategy and its disks."""
     vm = inventory.vm(subject)
     treatment, why = _treatment(vm, policy)
+    pinned = _pinned(inventory, subject, vmi, node)
+    if pinned and treatment is not Treatment.LEAVE_STOPPED:
+        treatment = Treatment.LEAVE_STOPPED
+        why = f"cannot move: the only copy of {pinned} is on this host; it starts when that is back"
     return VmPlan(
         vm=subject,
         vmi_uid=vmi.uid if vmi is not None else "",
@@ -95,6 +103,15 @@ def plan_vm(
         why=why,
         claims=vmi.claims if vmi is not None else (),
     )
+
+
+def _pinned(inventory: Inventory, subject: Subject, vmi: VmiFacts | None, node: str) -> str:
+    """Return the volume of this VM that is on this node alone, or ""."""
+    claims = vmi.claims if vmi is not None else ()
+    for volume in inventory.volumes_of(subject.namespace, claims):
+        if volume.pinned_to == (node,):
+            return volume.name
+    return ""
 
 
 def recoverable(inventory: Inventory, pod: PodFacts) -> bool:

@@ -90,7 +90,8 @@ def _adopt_late_pods(context: Context, incident: Incident) -> None:
         subject = vm_of(pod)
         if not recoverable(context.inventory, pod) or str(subject) in incident.vms:
             continue
-        vm = plan_vm(context.inventory, None, subject, context.inventory.vmi(subject))
+        vmi = context.inventory.vmi(subject)
+        vm = plan_vm(context.inventory, None, subject, vmi, incident.subject.name)
         context.record(
             DecisionKind.PROGRESS,
             subject,
@@ -192,9 +193,25 @@ def _timed(context: Context, progress: VmProgress, stage: Stage, why: str) -> tu
     if progress.started_at and progress.stage in BOOTING_STAGES:
         late_at = progress.started_at + timeout_s
         if context.now >= late_at:
-            return Stage.STUCK, f"not up {timeout_s:g} s after its restart began; still watched"
+            why = f"not up {timeout_s:g} s after its restart began{_held_up(context, progress)}"
+            return Stage.STUCK, f"{why}; still watched"
         context.wake_at(late_at)
     return stage, why
+
+
+def _held_up(context: Context, progress: VmProgress) -> str:
+    """Say what visibly keeps a VM from starting: a volume that another node still holds."""
+    inventory = context.inventory
+    vmi = inventory.vmi(progress.plan.vm)
+    names = {
+        volume.name
+        for volume in inventory.volumes_of(progress.plan.vm.namespace, progress.plan.claims)
+        if volume.access_modes == ("ReadWriteOnce",)
+    }
+    for held in inventory.attachments.values():
+        if held.volume in names and held.attached and (vmi is None or held.node != vmi.node):
+            return f": its volume {held.volume} is still attached to {held.node}"
+    return ""
 
 
 def _stop(context: Context, incident: Incident, progress: VmProgress) -> None:

@@ -7,6 +7,8 @@ import pytest
 from remediator.engine.chain import DecisionKind
 from remediator.engine.events import ObjectGone, ObjectSeen
 from remediator.engine.model import (
+    AttachmentFacts,
+    ClaimFacts,
     FactKind,
     Fence,
     ForceStop,
@@ -18,6 +20,7 @@ from remediator.engine.model import (
     RunStrategy,
     Uncordon,
     Verdict,
+    VolumeFacts,
 )
 
 
@@ -458,3 +461,37 @@ def test_a_new_leader_in_observe_mode_drops_all_that_was_left_without_outcome(cl
     dropped = [d for d in heir.kinds(DecisionKind.FINISHED) if "observe mode" in d.why]
     assert len(dropped) == 5
     assert heir.engine.state.pending == {}
+
+
+def test_a_vm_whose_only_disk_is_on_the_dead_host_is_said_to_be_unable_to_move(cluster):
+    cluster.add_vm("local", "n1")
+    cluster.add_vm("db", "n1", claims=("shared",))
+    for claim, volume, hosts in (("disk", "pv-local", ("n1",)), ("shared", "pv-shared", ())):
+        facts = ClaimFacts(namespace="ns", name=claim, uid=claim, volume=volume)
+        cluster.handle(ObjectSeen(facts=facts))
+        cluster.handle(ObjectSeen(facts=VolumeFacts(name=volume, uid=volume, pinned_to=hosts)))
+    cluster.fence_through("n1")
+    plans = {
+        str(progress.plan.vm): progress.plan for progress in cluster.incident("n1").vms.values()
+    }
+    assert plans["vm/ns/db"].treatment == "restart"
+    assert plans["vm/ns/local"].treatment == "leave-stopped"
+    assert "the only copy of pv-local is on this host" in plans["vm/ns/local"].why
+
+
+def test_a_vm_that_does_not_come_up_names_the_node_that_holds_its_disk(cluster):
+    cluster.add_vm("db", "n1")
+    disk = {"volume": "pv-1", "access_modes": ("ReadWriteOnce",)}
+    cluster.handle(ObjectSeen(facts=ClaimFacts(namespace="ns", name="disk", uid="c", **disk)))
+    volume = VolumeFacts(name="pv-1", uid="pv-1", access_modes=("ReadWriteOnce",))
+    cluster.handle(ObjectSeen(facts=volume))
+    held = AttachmentFacts(name="va-1", uid="va-1", node="n1", volume="pv-1", attached=True)
+    cluster.handle(ObjectSeen(facts=held))
+    cluster.fence_through("n1")
+    cluster.answer()
+    cluster.drop_pods("db", "n1")
+    cluster.place("db", "n2", claims=("disk",))
+    cluster.run(400)
+    (stuck,) = [d for d in cluster.kinds(DecisionKind.PROGRESS) if d.stage == "stuck"]
+    assert "its volume pv-1 is still attached to n1" in stuck.why
+    assert stuck.why in cluster.notices
