@@ -10,7 +10,7 @@ from facts import STARTED_AT, beat, node_name
 from table import Row, rate
 
 from remediator.bus import subjects
-from remediator.bus.connection import connect
+from remediator.bus.connection import BusConnection, connect
 from remediator.bus.consumer import Consumer
 from remediator.bus.embedded import EmbeddedServer
 from remediator.bus.journal_stream import NatsJournal
@@ -42,9 +42,7 @@ async def measure(directory: Path, messages: int, records: int) -> list[Row]:
             rows += [
                 one_by_one,
                 window,
-                rate(
-                    "NATS", "published and consumed again, one process", messages, through, window
-                ),
+                rate("NATS", "published and consumed in one process", messages, through, window),
             ]
             journal = NatsJournal(connection)
             rows += await _journal(journal, directory, records)
@@ -53,7 +51,7 @@ async def measure(directory: Path, messages: int, records: int) -> list[Row]:
             await connection.close()
 
 
-async def _publish(connection, messages: int, settings: PublisherSettings) -> float:
+async def _publish(connection: BusConnection, messages: int, settings: PublisherSettings) -> float:
     """Return the seconds until so many beats of as many nodes were acknowledged."""
     publisher = Publisher(connection, settings=settings)  # its own ids: no duplicates
     running = asyncio.create_task(publisher.run())
@@ -68,13 +66,13 @@ async def _publish(connection, messages: int, settings: PublisherSettings) -> fl
     return seconds
 
 
-async def _through(connection, messages: int) -> float:
+async def _through(connection: BusConnection, messages: int) -> float:
     """Return the seconds until so many beats were published and delivered in this process."""
     consumer = Consumer(connection)
     done = asyncio.Event()
     left = messages
 
-    def deliver(subject: str, payload: bytes) -> None:
+    def deliver(_subject: str, _payload: bytes) -> None:
         nonlocal left
         left -= 1
         if not left:
@@ -115,7 +113,7 @@ async def _journal(journal: NatsJournal, directory: Path, records: int) -> list[
     projector = Projector(journal, store)
     began = time.perf_counter()
     running = asyncio.create_task(projector.run())
-    while store.progress.head.seq < records:
+    while store.progress.head.seq < records:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0.002)
     seconds = time.perf_counter() - began
     running.cancel()

@@ -23,13 +23,14 @@ from table import Row
 
 BUILD_LIMIT_S = 600.0
 SYNC_LIMIT_S = 180.0
+PUBLISHED = "remediator_nats_published_total"
 STEADY_S = 20.0  # two rounds of leases
 
 
 async def measure(
     directory: Path, nodes: int, vms: int, *, disks: bool, steady_s: float = STEADY_S
 ) -> list[Row]:
-    """Return the rows of one cold start in ``directory``, each VM with a disk of its own or none."""
+    """Return the rows of one cold start in ``directory``; each VM has a disk of its own or none."""
     kubeconfig = directory / "kubeconfig"
     async with _process(
         Path(__file__).with_name("big_cluster.py"),
@@ -149,7 +150,7 @@ async def _ready(http: aiohttp.ClientSession, base: str, began: float) -> float:
 async def _published(http: aiohttp.ClientSession, base: str, total: int, began: float) -> float:
     """Wait until NATS took as many messages as there are objects (the gauge moves every 5 s)."""
     async with asyncio.timeout(SYNC_LIMIT_S):
-        while await _metric(http, base, "remediator_nats_published_total") < total:
+        while await _metric(http, base, PUBLISHED) < total:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.25)
     return time.monotonic() - began
 

@@ -16,7 +16,7 @@ from table import Row, rate
 from remediator.clock import Clock
 from remediator.kube.objects import NODE_LEASES, VIRTUAL_MACHINE_INSTANCES, Resource
 from remediator.kube.reflector import Reflector, ReflectorSettings
-from remediator.kube.transport import LineStream, Query, Response
+from remediator.kube.transport import LineStream, Response
 from remediator.sim.cluster_objects import ObjectBuilder
 from remediator.sim.cluster_spec import ClusterSpec
 from remediator.sim.resources import LEASES, Registry
@@ -53,14 +53,12 @@ class _Canned:
     def __init__(self, content: bytes) -> None:
         self._content = content
 
-    async def request(self, method: str, path: str, **_: Any) -> Response:
+    async def request(self, _method: str, _path: str, **_: Any) -> Response:
         body = b'{"metadata":{"resourceVersion":"1"},"items":[]}'
         return Response(status=200, headers={}, body=body)
 
     @asynccontextmanager
-    async def stream(
-        self, path: str, *, query: Query = (), connect_timeout_s: float
-    ) -> AsyncIterator[LineStream]:
+    async def stream(self, _path: str, **_: Any) -> AsyncIterator[LineStream]:
         yield _Lines(self._content)
 
     async def close(self) -> None:
@@ -75,7 +73,7 @@ class _Counting:
         self.first_at = 0.0
         self.done = asyncio.Event()
 
-    def seen(self, obj: object, old: object, *, initial: bool) -> None:
+    def seen(self, _obj: object, _old: object, *, initial: bool) -> None:  # noqa: ARG002
         if not self.first_at:
             self.first_at = time.perf_counter()
         self._left -= 1
@@ -105,7 +103,7 @@ async def measure(events: int) -> list[Row]:
         # The library deserializes into its models far too slowly to be given everything.
         few = lines[: max(200, events // 20)]
         rows.append(
-            rate(group, "kubernetes-asyncio Watch", len(few), _timed(few, _library(model)), plain)
+            rate(group, "kubernetes-asyncio Watch", len(few), await _library(few, model), plain)
         )
         rows.append(rate(group, "reflector", events, await _reflected(resource, lines), plain))
     return rows
@@ -142,11 +140,13 @@ def _timed(lines: list[bytes], decode: Callable[[bytes], object]) -> float:
     return time.perf_counter() - began
 
 
-def _library(model: str | None) -> Callable[[bytes], object]:
+async def _library(lines: list[bytes], model: str | None) -> float:
     from kubernetes_asyncio.watch import Watch  # noqa: PLC0415 - its import takes 1.2 s
 
     watch = Watch()
-    return lambda line: watch.unmarshal_event(line, model)
+    seconds = _timed(lines, lambda line: watch.unmarshal_event(line, model))
+    await watch._api_client.close()  # noqa: SLF001 - it has no other way
+    return seconds
 
 
 async def _reflected(resource: Resource[Any], lines: list[bytes]) -> float:

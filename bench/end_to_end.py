@@ -245,7 +245,7 @@ async def _lead(nats: NatsSettings, load: Load) -> None:
     expected = int(await asyncio.to_thread(sys.stdin.readline))
     deadline = time.monotonic() + 30.0
     # The engine's own backlog counts too: what has been delivered is not yet decided.
-    while (source.count < expected or term.backlog) and time.monotonic() < deadline:
+    while (source.count < expected or term.backlog) and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
     last_at, cpu_s = time.monotonic(), time.process_time() - source.first_cpu_s
     await asyncio.sleep(REPORT_EVERY_S)
