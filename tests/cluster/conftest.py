@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from remediator.sim.cluster_spec import ClusterSpec
 from tests.cluster.assets import provide
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.daemon_process import Daemon
-from tests.cluster.real_cluster import RealCluster
+from tests.cluster.stage import open_stage
 
 REQUIRED = os.environ.get("CLUSTER_TESTS") == "required"
 SCENARIO_TIMEOUT_S = 600
@@ -54,32 +52,7 @@ def control_plane(assets, tmp_path) -> Iterator[ControlPlane]:
         yield plane
 
 
-class Stage:
-    """What a scenario plays on."""
-
-    def __init__(self, plane: ControlPlane, cluster: RealCluster, daemon: Daemon) -> None:
-        self.plane = plane
-        self.cluster = cluster
-        self.daemon = daemon
-
-
 @pytest.fixture
 def set_stage(control_plane, tmp_path) -> Callable:
-    """A function that opens a cluster: ``async with set_stage(spec, all_on="n01") as stage``."""
-
-    @asynccontextmanager
-    async def open_stage(
-        spec: ClusterSpec, *, all_on: str = "", daemon: bool = True
-    ) -> AsyncIterator[Stage]:
-        async with AsyncExitStack() as stack:
-            cluster = RealCluster(control_plane, spec)
-            stack.push_async_callback(cluster.stop)
-            await cluster.start(all_on=all_on)
-            process = Daemon(tmp_path / "daemon", control_plane, cluster)
-            stack.push_async_callback(process.stop)
-            if daemon:
-                process.configure()
-                await process.start()
-            yield Stage(control_plane, cluster, process)
-
-    return open_stage
+    """A function that opens a stage: ``async with set_stage(spec, all_on="n01") as stage``."""
+    return partial(open_stage, control_plane, tmp_path / "daemon")

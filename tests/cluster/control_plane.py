@@ -58,8 +58,10 @@ class Program:
         self.log = directory / f"{name}.log"
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
+        self._wanted = False
 
     def start(self) -> None:
+        self._wanted = True
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -81,7 +83,13 @@ class Program:
             assert self._process is not None
             self._process.send_signal(number)
 
+    def revive(self) -> None:
+        """Start it again when it ended by itself, as a kubelet does."""
+        if self._wanted and not self.alive():
+            self.start()
+
     def stop(self, *, kill: bool = False) -> None:
+        self._wanted = False
         if self._process is None:
             return
         self.signal(signal.SIGKILL if kill else signal.SIGTERM)
@@ -188,6 +196,11 @@ class ControlPlane:
         """End everything."""
         for program in reversed(self.programs):
             program.stop(kill=program is not self.etcd)
+
+    def revive(self) -> None:
+        """Start again what ended by itself: virt-controller does when it loses its lease."""
+        for program in self.programs:
+            program.revive()
 
     def restart(self, program: Program, *, down_s: float = 0.0) -> None:
         """Kill a program and start it again after ``down_s``. Blocks."""

@@ -126,6 +126,11 @@ class Daemon:
                 continue  # a traceback, or a line still being written
         return found
 
+    @property
+    def running(self) -> bool:
+        """Whether its process runs."""
+        return self.process is not None and self.process.poll() is None
+
     async def decisions(self) -> list[Decision]:
         """Return the whole journal so far, from its API, the chain verified."""
         assert self._source is not None

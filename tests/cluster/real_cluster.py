@@ -27,6 +27,7 @@ from tests.cluster.real_objects import RealObjects
 from tests.cluster.secure_transport import Connections
 
 VMIS_PATH = "/apis/kubevirt.io/v1/virtualmachineinstances"
+REVIVE_S = 2.0  # a kubelet waits 10 s before its first restart of a static pod's container
 BOOT_S = 180.0  # for all VMs of a scenario to be up before its fault
 
 
@@ -143,7 +144,7 @@ class RealCluster:
                 group.create_task(objects.node(host.spec, host.boot_id, self.spec.hosts, now))
         self.bmc_url = await self._bmc_server.start()
         loop = asyncio.get_running_loop()
-        for work in (self._attacher.run(), self._watch.run()):
+        for work in (self._attacher.run(), self._watch.run(), self._revive()):
             task = loop.create_task(work)
             task.add_done_callback(self._task_ended)
             self._tasks.append(task)
@@ -195,6 +196,11 @@ class RealCluster:
                 raise TimeoutError(f"not within {timeout_s:g} s")
             await asyncio.sleep(step_s)
         return self.clock.now() - began
+
+    async def _revive(self) -> None:
+        while True:
+            self.plane.revive()
+            await asyncio.sleep(REVIVE_S)
 
     def _delete_node(self, node: str) -> None:
         task = asyncio.get_running_loop().create_task(

@@ -78,6 +78,11 @@ class TimeLine:
         if decision.kind is DecisionKind.RESOLVED:
             self.resolved_s = at_s
 
+    def first(self, what: str) -> float | None:
+        """Return the first of all victims; None when none came to it."""
+        times = [time for vm in self.vms if (time := getattr(vm, what)) is not None]
+        return min(times, default=None)
+
     def slowest(self, what: str) -> float | None:
         """Return the last of all victims; None when one never came to it."""
         times = [getattr(vm, what) for vm in self.vms]
