@@ -1,0 +1,36 @@
+"""The benchmark works: its numbers are nobody's business here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parents[2] / "bench" / "run.py"
+
+
+@pytest.mark.timeout(180)
+def test_the_benchmark_runs_small_and_prints_its_table():
+    # One of the two cold starts is enough: they differ in the objects only.
+    parts = ["decode", "bus", "engine", "end-to-end", "sync-disks"]
+    done = subprocess.run(
+        [sys.executable, str(RUN), "--quick", *parts],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    for row in (
+        "reflector",
+        "publisher, window of 256",
+        "appended one by one",
+        "heartbeats, quiet",
+        "signal to decision, p99",
+        "start to all lists complete",
+        "memory, peak",
+    ):
+        assert row in done.stdout
