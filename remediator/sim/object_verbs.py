@@ -86,7 +86,7 @@ def patch(store: Store, request: ApiRequest) -> Response:
     res, route = request.res, request.route
     kind = request_body.media_type(request.content_type)
     if kind not in request_body.patch_types(res):
-        raise request_body.unsupported_media(request_body.patch_types(res))
+        raise request_body.unsupported_patch(res)
     if kind == request_body.APPLY_PATCH:
         if not request.query.get("fieldManager"):
             text = "fieldManager: Required value: is required for apply patch"

@@ -111,7 +111,8 @@ def _apply_operation(target: Value, operation: dict[str, Any]) -> Value:
         if "value" not in operation:
             raise bad_request(f"Unexpected JSON patch operation: {operation!r}")
         if kind == "replace":
-            _read(target, path)
+            # evanphx/json-patch v4 replaces an absent key too; only its parent must be there.
+            _read(target, path, or_none=True)
         return _write(target, path, operation["value"], insert=kind == "add")
     if kind == "remove":
         return _without(target, path)
@@ -231,26 +232,41 @@ def _merge_value(below: Value, value: Value, path: tuple[str, ...]) -> Value:
 
 def _merge_list(target: list[Any], patch: list[Any], path: tuple[str, ...]) -> list[Any]:
     if path in _MERGED_SETS:
-        return [*target, *(value for value in patch if value not in target)]
+        return _in_order(target, list(dict.fromkeys(patch)))
     merge_key = _MERGE_KEYS.get(path)
     if merge_key is None:
         return [_without_directives(value) for value in patch]
     if any(isinstance(each, dict) and each.get("$patch") == "replace" for each in patch):
         return [each for each in patch if "$patch" not in each]
-    result = list(target)
+    result = {old.get(merge_key): old for old in target}
     for each in patch:
         if not isinstance(each, dict) or merge_key not in each:
             raise bad_request(f"map: {each!r} does not contain declared merge key: {merge_key}")
-        position = next(
-            (at for at, old in enumerate(result) if old.get(merge_key) == each[merge_key]), None
-        )
+        key = each[merge_key]
         if each.get("$patch") == "delete":
-            result = [old for old in result if old.get(merge_key) != each[merge_key]]
-        elif position is None:
-            result.append(_without_directives(each))
+            result.pop(key, None)
+        elif key in result:
+            result[key] = _merge_map(result[key], each, (*path, "*"))
         else:
-            result[position] = _merge_map(result[position], each, (*path, "*"))
-    return result
+            result[key] = _without_directives(each)
+    named = list(dict.fromkeys(each[merge_key] for each in patch))
+    order = _in_order([old.get(merge_key) for old in target], named)
+    return [result[key] for key in order if key in result]
+
+
+def _in_order(server: list[Any], patch: list[Any]) -> list[Any]:
+    """Return all elements in the order of the API server (strategicpatch ``mergeSortedSlice``).
+
+    Old elements keep their order among themselves; one that only the patch has comes before every
+    old one that the patch does not name.
+    """
+    left = [each for each in server if each not in patch]
+    merged: list[Any] = []
+    for each in patch:
+        while left and each in server and server.index(left[0]) < server.index(each):
+            merged.append(left.pop(0))
+        merged.append(each)
+    return merged + left
 
 
 def _without_directives(value: Value) -> Value:

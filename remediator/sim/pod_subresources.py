@@ -42,6 +42,8 @@ def success() -> Object:
 def bind(call: SubresourceCall) -> tuple[int, Object | None]:
     """Give a pod its node, once (BindingREST in kubernetes ``pkg/registry/core/pod/storage``)."""
     node = str((call.body.get("target") or {}).get("name") or "")
+    if (call.body.get("metadata") or {}).get("name") != call.name:
+        raise bad_request("name in URL does not match name in Binding object")
     if not node:
         raise bad_request('Binding "" is invalid: target.name: Required value')
     pod = call.store.get(PODS, call.namespace, call.name)

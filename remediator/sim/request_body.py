@@ -102,6 +102,13 @@ def patch_types(res: ResourceType) -> tuple[str, ...]:
     return (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 
 
+def unsupported_patch(res: ResourceType) -> Problem:
+    """415: no such kind of patch. For built-in kinds the router refuses it, in its own words."""
+    if res.custom:
+        return unsupported_media(patch_types(res))
+    return Problem(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+
+
 def unsupported_media(accepted: tuple[str, ...]) -> Problem:
     """415: the body is of a type that is not taken here."""
     message = (

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.cluster.storytelling import TEN, busiest, calm, fenced, tell
+from tests.cluster.storytelling import TEN, TWENTY, busiest, calm, fenced, tell
 
 BACK_S = 120.0
 
@@ -35,7 +35,7 @@ async def test_an_outage_of_the_control_plane_fences_nobody(set_stage, name):
 
 
 async def test_vms_come_back_when_the_daemon_is_removed_in_the_middle_of_the_storm(set_stage):
-    async with set_stage(TEN, all_on="n01") as stage:
+    async with set_stage(TWENTY, all_on="n01") as stage:
         cluster = stage.cluster
         victims = cluster.vms_on("n01")
         await calm()

@@ -10,13 +10,16 @@ import asyncio
 import json
 import os
 import random
+import ssl
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 
 from remediator.kube.transport import LineStream, Query, Response, Transport, TransportError
 from remediator.sim.api_faults import ApiFaults
@@ -36,12 +39,15 @@ MERGE_PATCH = "application/merge-patch+json"
 class AiohttpTransport:
     """The simplest Transport over real sockets."""
 
-    def __init__(self, url: str, client_name: str, token: str | None = None):
+    def __init__(self, url: str, client_name: str, token: str | None = None, ca: str | None = None):
         self.url = url
         self.headers = {"user-agent": client_name}
         if token is not None:
             self.headers["authorization"] = f"Bearer {token}"
-        self.session = aiohttp.ClientSession(auto_decompress=True)
+        trusted = True if ca is None else ssl.create_default_context(cafile=ca)
+        self.session = aiohttp.ClientSession(
+            auto_decompress=True, connector=aiohttp.TCPConnector(ssl=trusted)
+        )
 
     async def request(
         self, method, path, *, query: Query = (), body=None, content_type=None, timeout_s
@@ -281,20 +287,36 @@ class Simulated:
         return Api(transport, "default")
 
 
+def cluster_access(kubeconfig: str) -> tuple[str, str, str, str]:
+    """Return url, client name, token and CA file of a kubeconfig with one cluster and one user."""
+    config = yaml.safe_load(Path(kubeconfig).read_text(encoding="utf-8"))
+    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    return cluster["server"], "suite", user["token"], cluster["certificate-authority"]
+
+
+async def until_pods_are_admitted(client: Api) -> None:
+    """Wait for the namespace's service account, without which no pod is admitted."""
+    path = f"/api/v1/namespaces/{client.namespace}/serviceaccounts/default"
+    async with asyncio.timeout(DEADLINE_S):
+        while (await client.get(path)).status != 200:
+            await asyncio.sleep(0.02)
+
+
 @pytest.fixture(params=FACES)
 async def api(request) -> AsyncIterator[Api]:
     """A client on each face, in a fresh namespace."""
     namespace = Api.unique("suite")
     async with AsyncExitStack() as stack:
         if request.param == "cluster":
-            from remediator.kube.cluster import ClusterTransport  # noqa: PLC0415 - 1.2 s
-
-            transport: Transport = await ClusterTransport.open(kubeconfig=KUBECONFIG)
+            # Not ClusterTransport: it sends nothing but good JSON.
+            transport: Transport = AiohttpTransport(*cluster_access(KUBECONFIG))
             stack.push_async_callback(transport.close)
         else:
             transport = (await Simulated(request.param, stack).client("suite")).transport
         client = Api(transport, namespace)
         await client.made("/api/v1/namespaces", {"metadata": {"name": namespace}})
+        if request.param == "cluster":
+            await until_pods_are_admitted(client)
         yield client
         await client.delete(f"/api/v1/namespaces/{namespace}")
 

@@ -244,12 +244,18 @@ async def test_a_taint_is_refused_when_its_effect_is_none_or_it_is_there_twice(a
 # --- pods: binding and gates ---
 
 
+def binding(pod, node):
+    return {"metadata": {"name": pod}, "target": {"name": node}}
+
+
 async def test_a_pod_is_bound_once(api):
     pod = await api.bound_pod("p", node="n1")
     assert pod["spec"]["nodeName"] == "n1"
     scheduled = [c for c in pod["status"]["conditions"] if c["type"] == "PodScheduled"]
     assert [c["status"] for c in scheduled] == ["True"]
     reply = await api.post(f"{api.pods}/p/binding", {"target": {"name": "n2"}})
+    assert (reply.status, reply.body["reason"]) == (400, "BadRequest")  # a Binding names its pod
+    reply = await api.post(f"{api.pods}/p/binding", binding("p", "n2"))
     assert (reply.status, reply.body["reason"]) == (409, "Conflict")
     assert 'pod p is already assigned to node "n1"' in reply.body["message"]
 
@@ -259,7 +265,7 @@ async def test_a_gated_pod_is_bound_only_when_its_gates_are_gone(api):
     made = await api.made(api.pods, api.pod("p", schedulingGates=gates))
     assert made["status"]["conditions"][0]["reason"] == "SchedulingGated"
     path = f"{api.pods}/p"
-    reply = await api.post(f"{path}/binding", {"target": {"name": "n1"}})
+    reply = await api.post(f"{path}/binding", binding("p", "n1"))
     assert reply.status == 409
     assert "non-empty .spec.schedulingGates" in reply.body["message"]
     assert (await api.patch(path, {"spec": {"schedulingGates": gates[:1]}})).status == 200
@@ -267,5 +273,5 @@ async def test_a_gated_pod_is_bound_only_when_its_gates_are_gone(api):
     assert (reply.status, reply.body["reason"]) == (422, "Invalid")
     assert "only deletion is allowed" in reply.body["message"]
     assert (await api.patch(path, {"spec": {"schedulingGates": None}})).status == 200
-    reply = await api.post(f"{path}/binding", {"target": {"name": "n1"}})
+    reply = await api.post(f"{path}/binding", binding("p", "n1"))
     assert reply.status == 201
