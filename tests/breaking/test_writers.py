@@ -1,0 +1,253 @@
+"""Attacks on the one unforgivable thing: a second writer, or a living host powered off."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from attack import Attack, run
+from stopping import Stoppable, StoppingLoop
+
+from remediator.engine.model import OutcomeStatus
+from remediator.kube.objects import MEDIK8S_LEASES, virtual_machine_action
+from remediator.sim.bmc import BmcMode
+from remediator.sim.resources import VIRTUAL_MACHINE_INSTANCES
+from remediator.sim.timestamps import rfc3339_micro
+
+SEATS = {"shop/db": "n02", "shop/web": "n03"}
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="redfish.power_off takes one Off, without an order, for power-off-verified",
+)
+def test_a_bmc_that_says_off_for_three_seconds_does_not_start_a_second_copy():
+    """Some BMCs say Off while they restart. The host is cut off from the API and writes on."""
+
+    async def story() -> None:
+        attack = Attack(SEATS)
+        await attack.begin()
+        attack.cluster.faults.partition("n02")
+        await attack.run(14)
+        attack.cluster.faults.bmc("n02", BmcMode.ALWAYS_OFF)
+        await attack.run(3)
+        attack.cluster.faults.bmc("n02", BmcMode.OK)
+        await attack.run(90)
+        assert attack.kinds("opened")
+        assert not attack.cluster.ledger.double_runs
+
+    run(story())
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="takeover._ask repeats a fence on the power plane alone (off-at-first-sight)",
+)
+def test_a_new_leader_fences_nobody_on_the_word_of_a_bmc_alone():
+    """The host was cut off, is back and renews; only its BMC says off; the new leader is new."""
+
+    async def story() -> None:
+        attack = Attack(SEATS)
+        await attack.begin()
+        attack.cluster.faults.partition("n02")
+        attack.cluster.faults.bmc("n02", BmcMode.TIMEOUT)
+        await attack.comes(lambda: attack.started("fence"))
+        await attack.run(1)
+        await attack.kill(attack.leader())
+        attack.cluster.faults.heal("n02")
+        await attack.run(5)  # it has renewed its lease, and will again in ten seconds at most
+        attack.cluster.faults.bmc("n02", BmcMode.ALWAYS_OFF)
+        attack.start_replica()
+        await attack.run(90)
+        assert not attack.cluster.ledger.double_runs
+        assert attack.started("force-stop") == []
+
+    run(story())
+
+
+@pytest.mark.parametrize("for_s", [6.0, 12.0, 25.0])
+@pytest.mark.xfail(
+    strict=True,
+    reason="nothing between the last look and the order asks whether we still lead, or how long "
+    "ago that look was (LeaderElector.leader is asked by health only)",
+)
+def test_a_leader_that_stood_still_orders_no_power_off_when_another_leads_by_then(for_s):
+    async def story() -> None:
+        attack = Stoppable(SEATS)
+        orders: list[str] = []
+        attack.on_act = lambda what, target: orders.append(target) if what == "reset" else None
+        await attack.begin(replicas=2)
+        first, looks = attack.leader(), []
+
+        def answered(name: str, method: str, path: str) -> None:
+            if name == first and attack.started("fence") and path.endswith("lease/leases/n02"):
+                looks.append(method)
+                if len(looks) == 2:  # the last look: the answer is on its way
+                    attack.stop_process(first)
+                    attack.cluster.faults.heal("n02")
+
+        attack.on_answer = answered
+        attack.cluster.faults.partition("n02")
+        await attack.comes(lambda: len(looks) == 2)
+        await attack.run(for_s)
+        attack.wake_process(first)
+        await asyncio.sleep(30)
+        await attack.leaves(first)
+        assert attack.cluster.vms_on("n02") == ["shop/db"]
+        assert orders == []
+
+    run(story(), StoppingLoop)
+
+
+@pytest.mark.parametrize("how", ["annotation", "medik8s lease"])
+@pytest.mark.xfail(
+    strict=True,
+    reason="hands-off is asked before the plan only; the action re-checks the label, not the "
+    "annotation and not the medik8s lease (marks.why_not)",
+)
+def test_a_node_that_somebody_claims_between_two_tries_is_not_fenced(how):
+    async def story() -> None:
+        attack = Attack(SEATS)
+        await attack.begin()
+        attack.cluster.faults.partition("n02")
+        attack.cluster.faults.bmc("n02", BmcMode.ERROR_500)
+        await attack.comes(lambda: attack.started("fence"))
+        await attack.run(1)
+        if how == "annotation":
+            attack.annotate("n02", "remediator.io/exclude", "mine")
+        else:
+            now = rfc3339_micro(attack.clock.now())
+            spec = {"holderIdentity": "nmo", "leaseDurationSeconds": 3600, "renewTime": now}
+            await attack.operator.create(
+                MEDIK8S_LEASES.collection("medik8s-leases"),
+                {
+                    "apiVersion": "coordination.k8s.io/v1",
+                    "kind": "Lease",
+                    "metadata": {"name": "node-n02", "namespace": "medik8s-leases"},
+                    "spec": {**spec, "acquireTime": now},
+                },
+            )
+        await attack.run(1)
+        attack.cluster.faults.bmc("n02", BmcMode.OK)
+        await attack.run(60)
+        assert attack.cluster.hosts["n02"].powered
+
+    run(story())
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a fence repeated after a take-over asks no guard (takeover._ask)"
+)
+def test_a_fence_left_by_an_earlier_leader_waits_while_most_of_the_cluster_is_silent():
+    async def story() -> None:
+        attack = Attack(SEATS, nodes=9)
+        await attack.begin()
+        attack.cluster.faults.partition("n02")
+        attack.cluster.faults.bmc("n02", BmcMode.TIMEOUT)
+        await attack.comes(lambda: attack.started("fence"))
+        await attack.run(1)
+        await attack.kill(attack.leader())
+        attack.cluster.faults.bmc("n02", BmcMode.OK)
+        for node in ("n01", "n03", "n05", "n06", "n08"):
+            attack.cluster.faults.partition(node)
+        attack.start_replica()
+        await attack.run(120)
+        held = [d for d in attack.kinds("refused") if "cluster-share" in d.why]
+        assert held  # the same guard withholds every other fence in this moment
+        assert attack.cluster.hosts["n02"].powered
+
+    run(story())
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="liveness.renewed_since asks the anchor only where the watch never saw the lease change",
+)
+def test_a_renewal_seen_while_nobody_led_voids_an_inherited_proof(actions_room, tmp_path):
+    """The follower's watch saw the node renew 9 s before it was elected, after the release."""
+
+    async def story() -> None:
+        room = actions_room
+        password = tmp_path / "password"
+        password.write_text("x")
+        api, make = room.FakeApi(), room.Make
+        api.put(
+            room.NODE,
+            room.node_object(
+                annotations={
+                    "remediator.io/out-of-service": "boot-1",
+                    "remediator.io/lease-at-release": "t0",
+                }
+            ),
+        )
+        api.change(
+            room.NODE, spec={"taints": [{"key": "remediator.io/fenced", "effect": "NoSchedule"}]}
+        )
+        api.put(room.LEASE, room.lease_object("t5"))
+        api.put(room.POD, room.pod_object())
+        device = room.RedfishDevice(
+            name="lab", nodes=("n*",), endpoint="https://b", username="a",
+            password_file=str(password),
+        )  # fmt: skip
+        hands = room.Hands(api, room.FakeBmc(), device)
+        hands.beats["n1"] = ("t5", room.EPOCH - 9.0)
+        outcome = await hands.do(make.force_stop(at=room.EPOCH - 30.0))
+        await hands.runner.stop()
+        assert outcome.status is OutcomeStatus.SPARED
+        assert room.POD in api.objects
+
+    run(story())
+
+
+# --- what held ------------------------------------------------------------------------------------
+
+
+def test_a_guest_whose_migration_ended_unseen_on_a_cut_off_target_gets_no_second_copy():
+    """The source dies in the instant of the switch-over, the target cannot tell anybody."""
+
+    async def story() -> None:
+        attack = Attack({"shop/db": "n02"}, spec={"api_latency_s": 0.2})
+        await attack.begin()
+        await attack.operator.replace(
+            virtual_machine_action("shop", "db", "migrate"),
+            {"addedNodeSelector": {"kubernetes.io/hostname": "n03"}},
+        )
+
+        def state() -> dict:
+            vmi = attack.cluster.store.find(VIRTUAL_MACHINE_INSTANCES, "shop", "db")
+            return vmi.get("status", {}).get("migrationState") or {}
+
+        await attack.comes(lambda: state().get("startTimestamp"))
+        attack.cluster.faults.partition("n03")
+        while not attack.cluster.vms_on("n03"):
+            await asyncio.sleep(0.005)
+        attack.cluster.faults.power_loss("n02")
+        await attack.run(120)
+        assert attack.started("force-stop")
+        assert not attack.cluster.ledger.double_runs
+
+    run(story())
+
+
+@pytest.mark.parametrize("for_s", [2.0, 5.0, 10.0, 60.0])
+@pytest.mark.parametrize("record", ["cordon", "fence", "release", "force-stop"])
+def test_a_leader_that_stands_still_at_a_record_and_wakes_does_no_harm(record, for_s):
+    """The host dies for good: whoever acts, the VM comes back once, and the chain holds."""
+
+    async def story() -> None:
+        attack = Stoppable(SEATS)
+        await attack.begin(replicas=2)
+        first = attack.leader()
+        attack.cluster.faults.power_loss("n02")
+        while not attack.started(record):
+            await asyncio.sleep(0.001)
+        attack.stop_process(first)
+        await asyncio.sleep(for_s)
+        attack.wake_process(first)
+        await asyncio.sleep(120)
+        await attack.leaves(first)
+        assert attack.down() == []
+        assert not attack.cluster.ledger.double_runs
+        attack.verify()
+
+    run(story(), StoppingLoop)
