@@ -57,7 +57,7 @@ def show(rows: Sequence[Row], heading: str) -> None:
         )
         group = row.group
     # Wide, so that a pipe or a file gets whole lines.
-    Console(width=None if os.isatty(1) else 120).print(table)
+    Console(width=None if os.isatty(1) else 140).print(table)
 
 
 def machine() -> str:
