@@ -121,6 +121,8 @@ class VmiReports:
             return True
         if phase_of(vmi) == "Scheduled":
             set_phase(vmi, "Running", now)
+            # kv virt-handler says "none" without SELinux; virt-controller migrates nothing before.
+            vmi["status"]["selinuxContext"] = "none"
             _set_migratable(vmi, now, migratable=migratable)
         if domain.up and domain.guest.agent:
             set_condition(vmi, "AgentConnected", "True", now)
