@@ -15,7 +15,7 @@ BACK_S = 120.0
 async def test_a_live_migration_moves_the_guest_and_keeps_its_vmi(set_stage):
     async with set_stage(SHARED, daemon=False) as stage:
         cluster = stage.cluster
-        vm = sorted(cluster.vms)[0]
+        vm = min(cluster.vms)
         before = cluster.instances.newest(vm)
         source = before.node
         path = await migrate(cluster, vm)
@@ -34,7 +34,7 @@ async def test_a_live_migration_moves_the_guest_and_keeps_its_vmi(set_stage):
 async def test_a_vm_whose_source_dies_while_it_is_copied_starts_once_elsewhere(set_stage):
     async with set_stage(SLOW_COPY) as stage:
         cluster = stage.cluster
-        vm = sorted(cluster.vms)[0]
+        vm = min(cluster.vms)
         source = cluster.instances.newest(vm).node
         victims = cluster.vms_on(source)
         await calm()
