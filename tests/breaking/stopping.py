@@ -76,12 +76,10 @@ def run(main):
 
 
 async def _outside(work):
-    """Let a request that is on its way go on though its sender stands still."""
+    """Let a request take effect once it has been sent, whatever becomes of its sender."""
     task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
-    try:
-        return await task
-    finally:
-        task.cancel()
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(task)
 
 
 class OutsideTransport:

@@ -68,33 +68,42 @@ def test_a_new_leader_fences_nobody_on_the_word_of_a_bmc_alone():
 @pytest.mark.parametrize("for_s", [6.0, 12.0, 25.0])
 @pytest.mark.xfail(
     strict=True,
-    reason="nothing between the last look and the order asks whether we still lead, or how long "
-    "ago that look was (LeaderElector.leader is asked by health only)",
+    reason="the order is repeated after a busy answer without another look, and no write asks "
+    "whether we still lead (LeaderElector.leader is asked by health only)",
 )
-def test_a_leader_that_stood_still_orders_no_power_off_when_another_leads_by_then(for_s):
+def test_a_leader_that_stood_still_repeats_no_power_off_when_another_leads_by_then(for_s):
+    """Stopped in the pause after a BMC's 500; meanwhile the host is back and cleared."""
+
     async def story() -> None:
         attack = Stoppable(SEATS)
-        orders: list[str] = []
-        attack.on_act = lambda what, target: orders.append(target) if what == "reset" else None
+        orders: list[float] = []
+        bmc = attack.cluster.bmcs["n02"]
+
+        def acted(what: str, _target: str) -> None:
+            if what == "reset":
+                orders.append(attack.clock.now())
+                bmc.mode = BmcMode.ERROR_500 if len(orders) == 1 else BmcMode.OK
+
+        def answered(name: str, method: str, _path: str) -> None:
+            if method == "POST" and orders and bmc.mode is BmcMode.ERROR_500:
+                bmc.mode = BmcMode.OK
+                asyncio.get_running_loop().call_later(0.2, stop, name)
+
+        def stop(name: str) -> None:
+            attack.stop_process(name)
+            attack.cluster.faults.heal("n02")
+
+        attack.on_act, attack.on_answer = acted, answered
         await attack.begin(replicas=2)
-        first, looks = attack.leader(), []
-
-        def answered(name: str, method: str, path: str) -> None:
-            if name == first and attack.started("fence") and path.endswith("lease/leases/n02"):
-                looks.append(method)
-                if len(looks) == 2:  # the last look: the answer is on its way
-                    attack.stop_process(first)
-                    attack.cluster.faults.heal("n02")
-
-        attack.on_answer = answered
+        first = attack.leader()
         attack.cluster.faults.partition("n02")
-        await attack.comes(lambda: len(looks) == 2)
-        await attack.run(for_s)
+        await attack.comes(lambda: orders)
+        await asyncio.sleep(for_s)
         attack.wake_process(first)
         await asyncio.sleep(30)
         await attack.leaves(first)
-        assert attack.cluster.vms_on("n02") == ["shop/db"]
-        assert orders == []
+        assert attack.cluster.hosts["n02"].powered
+        assert len(orders) == 1
 
     run(story(), StoppingLoop)
 
