@@ -128,6 +128,9 @@ class Replica:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.watchers.run(), name="watchers")
                 tasks.create_task(self._stay_warm(), name="warm")
+                # Long lists keep a large cluster's event loop busy: a Lease taken meanwhile would
+                # be lost again, and a leader without a picture can decide nothing.
+                await self.watchers.listed()
                 await self.elector.run(self._lead)
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors

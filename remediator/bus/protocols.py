@@ -53,6 +53,11 @@ class JournalStream(Protocol):
 class EventPublisher(Protocol):
     """Sends observations to whoever listens; never blocks a watcher."""
 
+    @property
+    def pending(self) -> int:
+        """Messages offered that NATS has not taken yet."""
+        ...
+
     def offer(self, subject: str, payload: bytes, *, message_id: str | None = None) -> None:
         """Queue one message. While NATS is away the newest message per subject is kept."""
         ...

@@ -47,6 +47,12 @@ from remediator.watchers.outlet import Outlet
 log = structlog.get_logger(__name__)
 
 _SLICE = 200  # objects offered per turn of the event loop: about 2 ms
+# Offering waits while more than this waits for NATS: a large inventory must not fill the publisher
+# (262,144 messages), which would then drop what is newer.
+_WAITING_MAX = 10_000
+_WAIT_S = 0.02
+# Without these a new leader would know nothing: it stands for election once they are listed.
+_NEEDED = ("nodes", "leases", "vms", "vmis", "pods")
 
 T = TypeVar("T", bound=KubeObject)
 T_contra = TypeVar("T_contra", bound=KubeObject, contravariant=True)
@@ -174,6 +180,14 @@ class InventoryWatchers:
             self._outlet.renew_edition()
             self._offer_again.set()
 
+    async def listed(self) -> None:
+        """Wait until everything that a leader needs was listed, or is known not to exist."""
+        while not all(
+            reflector.synced or reflector.absent
+            for reflector, _ in (self._watches[name] for name in _NEEDED)
+        ):
+            await asyncio.sleep(_WAIT_S)
+
     def health(self) -> dict[str, WatchHealth]:
         """Return the state of each watch, by its name."""
         return {
@@ -220,6 +234,8 @@ class InventoryWatchers:
         for number, key in enumerate(list(reflector.store)):
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
+                while self._outlet.pending > _WAITING_MAX:
+                    await asyncio.sleep(_WAIT_S)
                 if self._offer_again.is_set() or not self._outlet.is_open:
                     return False
             obj = reflector.store.get(key)

@@ -43,6 +43,11 @@ class Outlet:
         self.is_open = False
         self.edition = self._new_edition()
 
+    @property
+    def pending(self) -> int:
+        """How many messages wait for NATS."""
+        return self._publisher.pending
+
     def renew_edition(self) -> None:
         """Begin a new edition: everything is going to be offered again."""
         self.edition = self._new_edition()

@@ -491,3 +491,23 @@ async def test_bare_objects_are_narrowed_without_a_fault(cluster):
         (attachment_facts, VolumeAttachment(metadata=meta)),
     ):
         assert narrow(obj).name == "a"
+
+
+async def test_the_offer_waits_while_the_way_to_nats_is_full(full):
+    for i in range(1000):
+        full.store.create(VIRTUAL_MACHINES, vm(f"vm{i:04d}"))
+    await full.start(lead=False, settle_s=5)
+    full.published.pending = 1_000_000
+    full.watchers.lead()
+    await asyncio.sleep(5)
+    assert full.published.facts(VmFacts) == []
+    full.published.pending = 0
+    await full.until(lambda: len(full.published.facts(VmFacts)) == 1001)
+
+
+async def test_listed_means_that_all_a_leader_needs_was_listed(full):
+    waiting = asyncio.create_task(full.watchers.listed())
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    await full.start(lead=False, settle_s=5)
+    assert waiting.done()
