@@ -127,7 +127,7 @@ class EmbeddedServer:
                 f"cannot use {self.directory} for NATS: {error.strerror or error}"
             ) from error
         if self._daemon_lock is None:
-            holder = read_text(self.directory / "daemon.pid")
+            holder = read_text(self.directory / "daemon.pid").strip()
             raise DirectoryInUseError(
                 f"{self.directory} is in use by another remediator"
                 + (f" (process {holder})" if holder else "")

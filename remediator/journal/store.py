@@ -129,8 +129,9 @@ class DecisionStore:
 
     def _restart(self) -> None:
         self._close_writer()
-        for suffix in ("", "-wal", "-shm"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        if self._is_there():
+            # It may be the only whole copy left, where NATS has lost its end.
+            schema.move_aside(self.path)
         self._open()
 
     def _is_there(self) -> bool:

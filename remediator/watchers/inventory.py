@@ -182,7 +182,7 @@ class InventoryWatchers:
 
     async def listed(self) -> None:
         """Wait until everything that a leader needs was listed, or is known not to exist."""
-        while not all(
+        while not all(  # noqa: ASYNC110 - nine flags of others; asked for once, at the start
             reflector.synced or reflector.absent
             for reflector, _ in (self._watches[name] for name in _NEEDED)
         ):
@@ -234,7 +234,7 @@ class InventoryWatchers:
         for number, key in enumerate(list(reflector.store)):
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
-                while self._outlet.pending > _WAITING_MAX:
+                while self._outlet.pending > _WAITING_MAX:  # noqa: ASYNC110 - a count, no event
                     await asyncio.sleep(_WAIT_S)
                 if self._offer_again.is_set() or not self._outlet.is_open:
                     return False
