@@ -102,6 +102,32 @@ def test_pods_on_a_node_that_registered_anew_are_no_pods_of_the_dead_one():
     run(story())
 
 
+@pytest.mark.parametrize("agent", [True, False])
+def test_a_vm_that_was_stuck_and_runs_after_all_ends_the_incident(agent, request):
+    """Found by mix.py, seed 815: room is made after six minutes, and the VM starts and runs."""
+    if not agent:
+        reason = (
+            "a stuck VM without guest agent never becomes up: settle_s counts from RUNNING only"
+        )
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+
+    async def story() -> None:
+        attack = Attack({"shop/db": "n02"}, nodes=4)
+        vm = dataclasses.replace(attack.cluster.vms["shop/db"], agent=agent)
+        attack.cluster.vms["shop/db"] = vm
+        attack.cluster._placement = lambda: [(vm, "n02")]
+        await without_room(attack)
+        await attack.comes(lambda: [d for d in attack.decisions() if d.stage == "stuck"], 400)
+        attack.change_node("n04", lambda obj: obj["spec"].update(taints=[]))
+        await attack.comes(lambda: attack.down() == [])
+        attack.cluster.faults.power_restore("n02")
+        await attack.run(300)
+        assert attack.incident("n02") is None
+        assert attack.taints("n02") == set()
+
+    run(story())
+
+
 @pytest.mark.xfail(
     strict=True,
     reason="RerunOnFailure: KubeVirt's stop leaves the run strategy as it is, so the VM is awaited "
