@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from remediator.clock import Clock
@@ -131,10 +131,13 @@ class RealCluster:
         token = self.plane.tokens[user]
         return self._connections.transport(self.plane.url, client, token, watches=watches)
 
-    async def start(self, *, all_on: str = "") -> None:
+    async def start(
+        self, *, all_on: str = "", vms: Callable[[RealCluster], Awaitable[None]] | None = None
+    ) -> None:
         """Register nodes and start all VMs; returns when every guest is up.
 
-        ``all_on``: every VM starts on this node. Raises TimeoutError.
+        ``all_on``: every VM starts on this node. ``vms``: puts VMs that run for long there in
+        another way, before the hosts are switched on. Raises TimeoutError.
         """
         objects, now = self.objects, self.clock.now()
         await objects.namespaces(("remediator", *self.spec.namespaces))
@@ -142,6 +145,8 @@ class RealCluster:
         async with asyncio.TaskGroup() as group:
             for host in self.hosts.values():
                 group.create_task(objects.node(host.spec, host.boot_id, self.spec.hosts, now))
+        if vms is not None:
+            await vms(self)
         self.bmc_url = await self._bmc_server.start()
         loop = asyncio.get_running_loop()
         for work in (self._attacher.run(), self._watch.run(), self._revive()):
@@ -149,6 +154,8 @@ class RealCluster:
             task.add_done_callback(self._task_ended)
             self._tasks.append(task)
         await self.fleet.start(warm=True)
+        if vms is not None:
+            return
         others = [name for name in self.hosts if all_on and name != all_on]
         for name in others:
             await objects.cordon(name, on=True)

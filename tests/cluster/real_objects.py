@@ -37,7 +37,7 @@ from remediator.sim.timestamps import rfc3339
 
 _TIMEOUT_S = 30.0
 _TRIES = 60  # half a second apart: a new resource is "(re)initializing" for some seconds
-_AT_ONCE = 16
+_AT_ONCE = 32
 
 
 class RealObjects:
@@ -141,8 +141,8 @@ class RealObjects:
         body = {"spec": {"unschedulable": on}}
         await self.ask("PATCH", f"{NODES_PATH}/{node}", body, content_type=MERGE_PATCH)
 
-    async def virtual_machine(self, vm: VmSpec) -> None:
-        """Create a VM and its disk."""
+    async def virtual_machine(self, vm: VmSpec) -> Obj:
+        """Create a VM and its disk; return the VM."""
         if vm.access_mode:
             await self._disk(vm)
         obj = vm_object(vm)
@@ -151,7 +151,7 @@ class RealObjects:
         # Without interfaces its launcher asks for no tun or vhost device, which no host here has.
         devices["autoattachPodInterface"] = False
         path = f"/apis/kubevirt.io/v1/namespaces/{vm.namespace}/virtualmachines"
-        await self.ask("POST", path, obj)
+        return await self.ask("POST", path, obj)
 
     async def _disk(self, vm: VmSpec) -> None:
         capacity = {"storage": "30Gi"}
