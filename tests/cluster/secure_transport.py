@@ -7,10 +7,13 @@ real one.
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 
+from remediator.kube.transport import LineStream, Query
 from remediator.sim.http_transport import HttpTransport
 
 _LINE_LIMIT = 4 * 1024 * 1024
@@ -24,13 +27,19 @@ class Connections:
         context = ssl.create_default_context(cafile=str(ca))
         self._requests = aiohttp.TCPConnector(ssl=context, limit=_CONNECTIONS)
         self._watches = aiohttp.TCPConnector(ssl=context, limit=0)
+        self._transports: list[HttpTransport] = []
 
     def transport(self, url: str, name: str, token: str, *, watches: bool = False) -> HttpTransport:
         """Return a transport; ``watches``: its streams may not wait for others' requests."""
-        return _SecureTransport(url, name, token, self._watches if watches else self._requests)
+        connector = self._watches if watches else self._requests
+        transport = _SecureTransport(url, name, token, connector)
+        self._transports.append(transport)
+        return transport
 
     async def close(self) -> None:
-        """Close every socket."""
+        """Close every transport and every socket."""
+        for transport in self._transports:
+            await transport.close()
         await self._requests.close()
         await self._watches.close()
 
@@ -45,3 +54,17 @@ class _SecureTransport(HttpTransport):
             timeout=aiohttp.ClientTimeout(total=None),
             read_bufsize=_LINE_LIMIT,
         )
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, query: Query = (), connect_timeout_s: float
+    ) -> AsyncIterator[LineStream]:
+        """Open a stream; at its end the socket is dropped: TLS's farewell may outlive the loop."""
+        opened = super().stream(path, query=query, connect_timeout_s=connect_timeout_s)
+        async with opened as lines:
+            try:
+                yield lines
+            finally:
+                connection = lines._answer.connection
+                if connection is not None and connection.transport is not None:
+                    connection.transport.abort()
