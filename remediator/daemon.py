@@ -181,7 +181,7 @@ async def _run(settings: Settings) -> None:
 
         async def back() -> None:
             await ensure_all(connection)  # memory streams do not survive a restart of the server
-            replica.republish()
+            replica.start_over()
 
         connection.on_reconnect.append(back)
         publisher.on_loss.append(replica.start_over)

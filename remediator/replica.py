@@ -88,6 +88,7 @@ class Replica:
         self._client = KubeClient(doors.cluster)
         self._engine = self._new_engine()
         self._catching_up = asyncio.Lock()
+        self._leading = False
         self.watchers = InventoryWatchers(
             doors.cluster,
             doors.publisher,
@@ -136,29 +137,31 @@ class Replica:
             raise errors.exceptions[0] from errors
 
     def start_over(self) -> None:
-        """End a term whose observations were lost on their way: deletions are not offered again."""
+        """End a term some of whose observations were lost on their way, or with NATS's memory.
+
+        What is there could be offered again, but not what is there no more: only a new engine with
+        a new picture knows that it is whole.
+        """
         if self.term is not None:
             self.term.start_over()
 
-    def republish(self) -> None:
-        """Offer the whole picture again: NATS is back, and its memory streams may be empty."""
-        self.watchers.republish()
-
     async def _stay_warm(self) -> None:
         while True:
-            if self.term is None:
+            if not self._leading:
                 try:
                     await self._catch_up()
                 except BusUnavailableError as error:
                     log.info("journal_unreachable", error=str(error))
             await asyncio.sleep(WARM_PERIOD_S)
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, *, leading: bool = False) -> None:
         """Take in what the journal has beyond our memory. Raises ChainError, BusUnavailableError.
 
         One at a time: a follower's round may still be under way when we are elected.
         """
         async with self._catching_up:
+            if self._leading and not leading:
+                return  # the engine is live by now: only its own records move it
             head = self._engine.state.head
             async for decision, payload in replay(self._doors.journal, head):
                 self._engine.replay(decision, advance(payload, decision.seq))
@@ -168,7 +171,7 @@ class Replica:
         backoff = Backoff(base_s=0.2, cap_s=2.0, rng=self._rng)
         while True:
             try:
-                await self._catch_up()
+                await self._catch_up(leading=True)
             except BusUnavailableError as error:
                 log.warning("journal_unreachable", error=str(error))
                 await asyncio.sleep(backoff.next_s())
@@ -178,7 +181,14 @@ class Replica:
     async def _lead(self, epoch: int) -> None:
         """Lead for one term: until cancelled by the elector, or deposed."""
         settings, doors = self._settings, self._doors
-        await self._remember()
+        self._leading = True
+        try:
+            await self._remember()
+            await self._lead_remembering(epoch, settings, doors)
+        finally:
+            self._leading = False
+
+    async def _lead_remembering(self, epoch: int, settings: ReplicaSettings, doors: Doors) -> None:
         probe = PowerProbe(
             self._power_state,
             self._fenceable_nodes,
@@ -195,6 +205,7 @@ class Replica:
             last_beat=self.watchers.last_beat,
             rng=self._rng,
             on_finished=term.finished,
+            leads=lambda: self.elector.leader,
             late_renewal_s=settings.engine.detection.contradiction_after_s,
         )
         source = doors.source()

@@ -14,10 +14,10 @@ from typing import Final
 from remediator.actions import marks
 from remediator.actions.live import (
     REQUEST_TIMEOUT_S,
-    persist,
     read,
     read_node,
     read_renew_time,
+    write,
 )
 from remediator.actions.liveness import renewed_since
 from remediator.actions.world import Result, SparedError, World, failed, succeeded
@@ -44,7 +44,7 @@ async def force_stop(work: ForceStop, world: World) -> Result:
         raise SparedError("the pod is no launcher pod")
     # Gone, or another pod has the name by now: the read back tells.
     with contextlib.suppress(NotFoundError, ConflictError):
-        await persist(
+        await write(
             world,
             lambda: world.client.delete(
                 path, uid=work.pod_uid, grace_s=0, timeout_s=REQUEST_TIMEOUT_S

@@ -46,6 +46,19 @@ async def persist(world: World, call: Callable[[], Awaitable[T]]) -> T:
     return await call()
 
 
+async def write(world: World, call: Callable[[], Awaitable[T]]) -> T:
+    """Await a write that is safe to repeat, as ``persist`` does, each time only while we lead.
+
+    Raises SparedError, ApiError, TransportError.
+    """
+
+    async def send() -> T:
+        world.must_lead()
+        return await call()
+
+    return await persist(world, send)
+
+
 async def read(world: World, path: str, kind: type[T]) -> T | None:
     """GET one object; None where there is none. Raises ApiError, TransportError.
 
@@ -82,7 +95,7 @@ async def patch_node(world: World, node: Node, patch: Mapping[str, Any]) -> Node
     guard = {"resourceVersion": node.resource_version}
     guarded = {**patch, "metadata": {**patch.get("metadata", {}), **guard}}
     try:
-        return await persist(
+        return await write(
             world,
             lambda: world.client.patch(
                 NODES.object_path(node.name),

@@ -16,9 +16,10 @@ def renewed_since(
     """Say in words that the node renewed its Lease after ``proof``; None where it did not.
 
     ``fresh`` is the Lease's renewTime, read just now; None where there is no Lease. Where it is
-    ahead of the watch, the renewal counts as having happened now: doubt spares. ``anchor`` is a
-    renewTime noted earlier, which a restart of the daemon does not forget; it decides where the
-    watch found the renewal and did not see it happen.
+    ahead of the watch, the renewal counts as having happened now: doubt spares. ``anchor`` is the
+    renewTime noted when the node was released, right after the proof. It decides where the watch
+    did not see the renewal happen, and for proofs of an earlier leader, whose times are of another
+    clock; a renewal that was on its way while our own device was asked is judged by the watch.
     """
     if fresh is None:
         return None
@@ -28,8 +29,10 @@ def renewed_since(
         renew_time, changed_at = known
         if fresh != renew_time:
             return "it renewed its lease just now"
-        if changed_at > world.void_after(proof):
-            return f"it renewed its lease {world.clock.now() - changed_at:.1f} s ago"
-    if not changed_at and anchor and fresh != anchor:
-        return "it has renewed its lease since its volumes were released"
+    trusts_anchor = anchor and (not changed_at or not world.own(proof))
+    if trusts_anchor:
+        renewed = fresh != anchor
+        return "it has renewed its lease since its volumes were released" if renewed else None
+    if changed_at > world.void_after(proof):
+        return f"it renewed its lease {world.clock.now() - changed_at:.1f} s ago"
     return None

@@ -27,6 +27,7 @@ OUT_OF_SERVICE: Final = "remediator.io/out-of-service"
 # the same boot id voids the proof, also after a crash of the daemon.
 LEASE_AT_RELEASE: Final = "remediator.io/lease-at-release"
 
+EXCLUDE_ANNOTATION: Final = "remediator.io/exclude"  # any value
 EXCLUDE_LABEL: Final = "remediation.medik8s.io/exclude-from-remediation"  # "true": hands off
 
 
@@ -57,6 +58,8 @@ def why_not(node: Node, uid: str) -> str:
         return "the node was registered anew: it is not the one that was decided about"
     if node.labels.get(EXCLUDE_LABEL) == "true":
         return f"label {EXCLUDE_LABEL} says hands off"
+    if EXCLUDE_ANNOTATION in node.annotations:
+        return f"annotation {EXCLUDE_ANNOTATION} says hands off"
     return ""
 
 

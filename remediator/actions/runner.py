@@ -62,6 +62,7 @@ class ActionRunner:
         rng: random.Random,
         on_finished: Callable[[Outcome], None],
         late_renewal_s: float = DetectionSettings().contradiction_after_s,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._client = client
         self._devices = devices
@@ -69,6 +70,7 @@ class ActionRunner:
         self._last_beat = last_beat
         self._rng = rng
         self._late_renewal_s = late_renewal_s
+        self._leads = leads
         self._began_at = clock.now()
         self._own_proofs: set[tuple[str, str]] = set()  # (node, boot) proven in this term
         self.on_finished = on_finished
@@ -134,7 +136,9 @@ class ActionRunner:
             rng=self._rng,
             last_beat=self._last_beat,
             deadline_at=started_at + action.deadline_s,
+            own=self._own,
             void_after=self._void_after,
+            leads=self._leads,
         )
         limit = asyncio.timeout(action.deadline_s)
         try:
@@ -155,6 +159,9 @@ class ActionRunner:
         self._free(action.subject, asyncio.current_task())
         self._report(outcome)
 
+    def _own(self, proof: Proof) -> bool:
+        return (proof.node, proof.boot_id) in self._own_proofs
+
     def _void_after(self, proof: Proof) -> float:
         """Return the moment, on our clock, after which a renewed lease voids a proof.
 
@@ -162,7 +169,7 @@ class ActionRunner:
         device was asked. A proof of an earlier leader carries that daemon's clock, which may be off
         by anything; but the node had been silent for longer than ``_INHERITED_S`` by then.
         """
-        if (proof.node, proof.boot_id) in self._own_proofs:
+        if self._own(proof):
             return proof.at + self._late_renewal_s
         return self._began_at - _INHERITED_S
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from remediator.actions.live import REQUEST_TIMEOUT_S, persist, read
+from remediator.actions.live import REQUEST_TIMEOUT_S, read, write
 from remediator.actions.world import Result, SparedError, World, failed, succeeded
 from remediator.engine.model import StartVm
 from remediator.kube.errors import ConflictError
@@ -62,7 +62,7 @@ async def start_vm(work: StartVm, world: World) -> Result:
     path = virtual_machine_action(work.namespace, work.vm, "start")
     refused = ""
     try:
-        await persist(
+        await write(
             world, lambda: world.client.replace(path, {}, None, timeout_s=REQUEST_TIMEOUT_S)
         )
     except ConflictError as error:

@@ -20,7 +20,9 @@ LastBeat = Callable[[str], tuple[str, float] | None]
 class World(msgspec.Struct, frozen=True, kw_only=True):
     """The doors that an action may use. ``deadline_at`` is when the runner will cut it off.
 
+    ``own(proof)``: whether it was taken in this term, so that its time is of our clock.
     ``void_after(proof)``: a lease renewed later than this, on our clock, voids the proof.
+    ``leads``: whether we lead, by the clock: a process that stood still wakes up deposed.
     """
 
     client: KubeClient
@@ -29,7 +31,14 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     rng: random.Random
     last_beat: LastBeat
     deadline_at: float
+    own: Callable[[Proof], bool]
     void_after: Callable[[Proof], float]
+    leads: Callable[[], bool]
+
+    def must_lead(self) -> None:
+        """Ask just before each write. Raises SparedError when another may lead by now."""
+        if not self.leads():
+            raise SparedError("we do not lead any more")
 
     def left_s(self) -> float:
         """Return the seconds until the deadline, never less than 0."""

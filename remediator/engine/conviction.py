@@ -148,6 +148,12 @@ def spare(context: Context, incident: Incident, node: NodeFacts, row: Row) -> No
     )
 
 
+def hold_back(context: Context, incident: Incident, node: NodeFacts) -> None:
+    """Hold a fence that has not happened: somebody else has taken the node over meanwhile."""
+    why = budgets.hands_off(context, node)
+    _withhold(context, incident, (GuardRow(guard="hands-off", answer=budgets.WAIT, why=why),))
+
+
 def stand_still(context: Context, incident: Incident) -> None:
     """Leave a plan where it stands: this daemon only observes, another one had begun it."""
     key = "guards:mode"

@@ -64,6 +64,7 @@ TRANSITIONS: dict[tuple[IncidentState, Trigger], IncidentState] = {
     (_E, Trigger.EXHAUSTED): _E,
     (_F, Trigger.CLEARED): _X,
     (_F, Trigger.DOUBTED): _S,
+    (_F, Trigger.WITHHELD): _H,
     (_F, Trigger.EXHAUSTED): _E,
     (_F, Trigger.PROVED): _D,
     (_D, Trigger.DISPROVED): _E,

@@ -13,7 +13,7 @@ from typing import assert_never
 
 import msgspec
 
-from remediator.engine import cleanup, conviction, execution, proofs, recovery
+from remediator.engine import budgets, cleanup, conviction, execution, proofs, recovery
 from remediator.engine.chain import ChainError, Decision, DecisionKind, Head
 from remediator.engine.context import Context
 from remediator.engine.effects import Effect
@@ -282,6 +282,8 @@ class Engine:
         row = conviction.judge(context, node)
         if row.verdict in LIVING:
             conviction.spare(context, incident, node, row)
+        elif budgets.hands_off(context, node):
+            conviction.hold_back(context, incident, node)
         elif incident.plan is not None and row.verdict in incident.plan.verdicts:
             execution.go_on_fencing(context, incident, node)
         else:  # in doubt: wait for the evidence to become clear, one way or the other
@@ -303,3 +305,7 @@ class Engine:
             released = execution.go_on_releasing(context, incident, node)
         if released:
             recovery.go_on(context, incident)
+        residue = self.state.residues.get(incident.subject.name)
+        if node is not None and residue is not None and residue.fenced_boot_id:
+            # A host that is back is needed: some of its VMs may fit nowhere else.
+            cleanup.take_back(context, residue)

@@ -7,15 +7,19 @@ from collections.abc import Iterable
 
 from remediator.engine.incidents import BOOTING_STAGES, Incident
 from remediator.engine.inventory import Inventory
-from remediator.engine.model import Subject
+from remediator.engine.model import IncidentState, Subject
 from remediator.engine.settings import PacingSettings
 
 
 def booting(incidents: Iterable[Incident]) -> set[Subject]:
-    """Return the VMs whose restart has begun and whose guest is not up yet."""
+    """Return the VMs whose restart has begun and whose guest is not up yet.
+
+    Only of recoveries under way: one that was stopped, its proof void, holds no places.
+    """
     return {
         progress.plan.vm
         for incident in incidents
+        if incident.state is IncidentState.RECOVERING
         for progress in incident.vms.values()
         if progress.stage in BOOTING_STAGES
     }

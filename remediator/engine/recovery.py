@@ -103,16 +103,15 @@ def _adopt_late_pods(context: Context, incident: Incident) -> None:
 
 
 def _is_back(context: Context, incident: Incident) -> bool:
-    """Whether the host runs another boot by now: then its kubelet ends the old pods by itself.
+    """Whether the host runs another boot by now, or another machine has taken its name.
 
-    Its pods must not be touched any more: one that was bound before our taint may run there now.
+    Then its kubelet ends the old pods by itself, and its pods must not be touched any more: one
+    that was bound before our taint may run there now.
     """
     node = context.inventory.nodes.get(incident.subject.name)
-    return (
-        node is not None
-        and node.uid == incident.node_uid
-        and node.boot_id not in ("", incident.boot_id)
-    )
+    if node is None:
+        return False
+    return node.uid != incident.node_uid or node.boot_id not in ("", incident.boot_id)
 
 
 def _old_pods(context: Context, incident: Incident, progress: VmProgress) -> list[PodFacts]:
@@ -132,7 +131,7 @@ def _follow_one(context: Context, incident: Incident, progress: VmProgress) -> N
     if progress.stage in DONE_STAGES or str(progress.plan.vm) in context.state.busy:
         return
     stage, why = _observe(context, incident, progress)
-    if stage is progress.stage or (progress.stage is Stage.STUCK and stage is not Stage.UP):
+    if stage is progress.stage or (progress.stage is Stage.STUCK and stage not in DONE_STAGES):
         return
     decision = context.record(
         DecisionKind.PROGRESS, progress.plan.vm, why, incident=incident, stage=stage
@@ -156,11 +155,20 @@ def _observe(context: Context, incident: Incident, progress: VmProgress) -> tupl
     if vm is not None and vm.run_strategy is RunStrategy.HALTED:
         return Stage.LEFT, "its owner has stopped it meanwhile"
     if vmi is not None and _elsewhere(vmi, plan, incident):
-        heir = context.state.incident_on(f"node/{vmi.node}")
-        if heir is not None and heir is not incident and str(plan.vm) in heir.vms:
-            return Stage.GONE, f"its new host {vmi.node} was lost too: {heir.id} goes on with it"
-        return _observe_new(context, progress, vmi)
+        return _observe_moved(context, incident, progress, vmi)
+    stopped = plan.run_strategy == RunStrategy.RERUN_ON_FAILURE and vmi is None
+    if stopped and _is_late(context, progress):
+        return Stage.LEFT, "KubeVirt made no new VMI: it was stopped meanwhile, by its owner"
     return _timed(context, progress, _at_least_stopped(progress), "its old pod is gone")
+
+
+def _observe_moved(
+    context: Context, incident: Incident, progress: VmProgress, vmi: VmiFacts
+) -> tuple[Stage, str]:
+    heir = context.state.incident_on(f"node/{vmi.node}")
+    if heir is not None and heir is not incident and str(progress.plan.vm) in heir.vms:
+        return Stage.GONE, f"its new host {vmi.node} was lost too: {heir.id} goes on with it"
+    return _observe_new(context, progress, vmi)
 
 
 def _observe_new(context: Context, progress: VmProgress, vmi: VmiFacts) -> tuple[Stage, str]:
@@ -170,6 +178,8 @@ def _observe_new(context: Context, progress: VmProgress, vmi: VmiFacts) -> tuple
         return _timed(context, progress, Stage.REQUESTED, "a new VMI was made")
     if vmi.agent_connected:
         return Stage.UP, f"up on {vmi.node}: its guest agent answers"
+    if progress.stage is Stage.STUCK and vmi.ready:
+        return Stage.UP, f"runs on {vmi.node} after all"
     if progress.stage is Stage.RUNNING:
         settled_at = progress.since_at + context.settings.pacing.settle_s
         if context.now >= settled_at:
@@ -191,12 +201,17 @@ def _timed(context: Context, progress: VmProgress, stage: Stage, why: str) -> tu
     """Return ``stage``, or STUCK when the restart has taken longer than it may."""
     timeout_s = context.settings.pacing.start_timeout_s
     if progress.started_at and progress.stage in BOOTING_STAGES:
-        late_at = progress.started_at + timeout_s
-        if context.now >= late_at:
+        if _is_late(context, progress):
             why = f"not up {timeout_s:g} s after its restart began{_held_up(context, progress)}"
             return Stage.STUCK, f"{why}; still watched"
-        context.wake_at(late_at)
+        context.wake_at(progress.started_at + timeout_s)
     return stage, why
+
+
+def _is_late(context: Context, progress: VmProgress) -> bool:
+    if not progress.started_at:
+        return False
+    return context.now >= progress.started_at + context.settings.pacing.start_timeout_s
 
 
 def _held_up(context: Context, progress: VmProgress) -> str:
@@ -302,6 +317,8 @@ def _what_of_the_node(context: Context, incident: Incident) -> str:
     name = incident.subject.name
     if name not in context.inventory.nodes:
         return f"the Node object of {name} is gone"
+    if name not in context.state.residues:
+        return f"{name} is back and has lost its taints"
     if _is_back(context, incident):
         return f"{name} is back in another boot and loses its taints next"
     return f"{name} stays tainted until it is back in another boot"

@@ -16,7 +16,7 @@ class DetectionSettings(Record, frozen=True, kw_only=True):
     # virt-handler beats every 60 to 132 s (JitterUntil factor 1.2); below 150 s alarms are false.
     handler_silent_after_s: float = 150.0
     # The longest stretch between two signs of life of a watch that still counts as watching.
-    # The canary lease makes a sign every 2 s; node watches see bookmarks about once a minute.
+    # The canary lease makes a sign every second; node watches see bookmarks about once a minute.
     lease_watch_gap_s: float = 5.0
     node_watch_gap_s: float = 75.0
     # A power reading older than this says nothing about now (asked every 2 s on suspicion).

@@ -19,6 +19,15 @@ class ProvenTime:
         self.proven_s = 0.0
         self.floor_s = 0.0  # the reading when the watch last came back from deafness
 
+    def reading(self, at: float) -> float:
+        """Return what the stopwatch would show if the watch were proven up to ``at``.
+
+        Marks of beats are set so: a beat that arrived is no proof that everything before it has.
+        """
+        if self._last_at is None:
+            return self.proven_s
+        return self.proven_s + min(max(0.0, at - self._last_at), self._gap_s)
+
     def progress(self, at: float) -> None:
         """Note a sign of life of the watch at ``at``."""
         if self._last_at is None:
@@ -57,7 +66,6 @@ class BeatPlane:
 
     def beat(self, node: str, at: float, *, first: bool) -> bool:
         """Note a beat; True when the node was silent or unknown before it."""
-        self.time.progress(at)
         beat = self.beats.get(node)
         if beat is None:
             beat = self.beats[node] = Beat()
@@ -66,7 +74,7 @@ class BeatPlane:
         if woke and not first:
             beat.back_at = at
         beat.at = at
-        beat.mark_s = self.time.proven_s
+        beat.mark_s = self.time.reading(at)
         beat.live = not first
         return woke
 
@@ -85,7 +93,7 @@ class BeatPlane:
         beat = self.beats.get(node)
         if beat is None:
             return 0.0
-        return self.time.proven_s - max(beat.mark_s, self.time.floor_s)
+        return max(0.0, self.time.proven_s - max(beat.mark_s, self.time.floor_s))
 
     def newly_due(self) -> list[str]:
         """Return the nodes whose silence may have reached its limit since the last call."""

@@ -48,6 +48,7 @@ def apply(state: EngineState, decision: Decision, head: Head) -> None:
     state.head = head
     if decision.kind is DecisionKind.LEADING:
         state.leader, state.epoch = decision.leader, decision.epoch
+        _anchor_times(state, decision.at)
         return
     if decision.kind is DecisionKind.OPENED:
         _open(state, decision)
@@ -88,6 +89,20 @@ def apply(state: EngineState, decision: Decision, head: Head) -> None:
             del state.open_on[str(incident.subject)]
         case _:
             pass
+
+
+def _anchor_times(state: EngineState, at: float) -> None:
+    """Begin all waits anew: the leader before had another clock, which may be off by anything."""
+    for incident in state.incidents.values():
+        incident.opened_at = min(incident.opened_at, at)
+        incident.verdict_at, incident.retry_at = at, 0.0
+        for progress in incident.vms.values():
+            progress.since_at, progress.retry_at = at, 0.0
+            progress.started_at = at if progress.started_at else 0.0
+    for residue in state.residues.values():
+        residue.retry_at = 0.0
+    for node, fenced_at in state.fenced_at.items():
+        state.fenced_at[node] = min(fenced_at, at)
 
 
 def _open(state: EngineState, decision: Decision) -> None:

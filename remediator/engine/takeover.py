@@ -6,7 +6,7 @@ it may have come back while nobody led.
 
 from __future__ import annotations
 
-from remediator.engine import conviction
+from remediator.engine import budgets, conviction
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.effects import StartAction
@@ -64,10 +64,12 @@ def _ask(context: Context, action: Action) -> str:
     if incident is None:
         return "its incident is over"
     conviction.ask_power(context, incident, node)
-    # Finishing the fence of a node that reads as off needs no second silence to pass.
-    off = row.name == "off-at-first-sight"
     plan = incident.plan
-    return _REPEAT if off or (plan is not None and row.verdict in plan.verdicts) else _WAIT
+    if plan is None or row.verdict not in plan.verdicts:
+        return _WAIT
+    # The world may have changed since the guards were asked: they are asked again.
+    withheld = budgets.withheld(budgets.ask(context, incident, node, plan))
+    return _WAIT if withheld or budgets.hands_off(context, node) else _REPEAT
 
 
 def _repeat(context: Context, action: Action) -> None:

@@ -1,6 +1,6 @@
 """A Lease of our own among the nodes' leases: proof, end to end, that silence counts.
 
-It is written every 2 s. When it comes back on the lease watch, then the API server took a write,
+It is written every second. When it comes back on the lease watch, then the API server took a write,
 etcd stored it, and the watch delivered it: so every renewal that a kubelet made before that write
 has been delivered as well. Silence counts up to the moment of the write, not to that of the echo.
 While the API server refuses or delays writes, kubelets cannot renew either, no canary comes back,
@@ -25,11 +25,11 @@ from remediator.kube.transport import TransportError
 log = structlog.get_logger(__name__)
 
 PREFIX: Final = "remediator-canary-"
-PERIOD_S: Final = 2.0
+PERIOD_S: Final = 1.0
 REQUEST_TIMEOUT_S: Final = 2.0
 REFUSED_RETRY_S: Final = 60.0  # how often a refused canary is tried again: RBAC may be mended
 STALE_S: Final = 600.0  # a canary that stood still so long belongs to a daemon that is gone
-_PENDING_MAX: Final = 32  # writes whose echo is awaited; at 2 s each, a minute of lag
+_PENDING_MAX: Final = 32  # writes whose echo is awaited: half a minute of lag
 _NAME_LIMIT: Final = 200
 
 

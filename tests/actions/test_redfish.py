@@ -11,6 +11,7 @@ from remediator.actions.fence import identity
 from remediator.actions.fence.devices import FenceDevices, OffFailed, OffVerified
 from remediator.clock import Clock
 from remediator.engine.model import Reading
+from remediator.http_client import HttpResponse
 
 SWAPPED = "44454c4c-5100-1035-8052-b4c04f4d3132"  # the tests' UUID, its first fields byte-swapped
 OTHER = "11111111-2222-3333-4444-555555555555"
@@ -131,12 +132,32 @@ async def test_force_off_is_ordered_once_and_read_back(devices, bmc, make):
     assert headers["authorization"] == "Basic " + base64.b64encode(b"admin:s3cret").decode()
 
 
-async def test_nothing_is_ordered_where_it_is_off(devices, bmc, make):
+async def test_off_is_ordered_even_where_it_says_off_but_counts_as_no_change(devices, bmc, make):
     bmc.state = "Off"
     off = await devices.power_off("n1", make.UUID)
     assert isinstance(off, OffVerified)
     assert not off.ordered
-    assert bmc.posts == 0
+    assert bmc.posts == 1
+
+
+async def test_a_refused_order_is_no_fault_where_it_says_off(devices, bmc, make):
+    bmc.state = "Off"
+    bmc.faults["POST"] = [HttpResponse(status=400, headers={}, body=b"already off")]
+    off = await devices.power_off("n1", make.UUID)
+    assert isinstance(off, OffVerified)
+    assert "refused" in off.detail
+
+
+async def test_one_reading_of_off_is_not_enough(devices, bmc, make):
+    """Some BMCs say Off while they restart, or between two states."""
+    readings = iter(["On", "Off", "On", "On", "Off", "Off", "Off", "Off"])
+    bmc.on_request = lambda method: setattr(bmc, "state", next(readings, "Off")) if (
+        method == "GET"
+    ) else None
+    off = await devices.power_off("n1", make.UUID)
+    assert isinstance(off, OffVerified)
+    gets = [call for call in bmc.calls if call[0] == "GET"]
+    assert len(gets) >= 7
 
 
 async def test_the_advertised_reset_target_is_used(devices, bmc):

@@ -17,10 +17,6 @@ from remediator.sim.timestamps import rfc3339_micro
 SEATS = {"shop/db": "n02", "shop/web": "n03"}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="redfish.power_off takes one Off, without an order, for power-off-verified",
-)
 def test_a_bmc_that_says_off_for_three_seconds_does_not_start_a_second_copy():
     """Some BMCs say Off while they restart. The host is cut off from the API and writes on."""
 
@@ -39,10 +35,6 @@ def test_a_bmc_that_says_off_for_three_seconds_does_not_start_a_second_copy():
     run(story())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="takeover._ask repeats a fence on the power plane alone (off-at-first-sight)",
-)
 def test_a_new_leader_fences_nobody_on_the_word_of_a_bmc_alone():
     """The host was cut off, is back and renews; only its BMC says off; the new leader is new."""
 
@@ -66,11 +58,6 @@ def test_a_new_leader_fences_nobody_on_the_word_of_a_bmc_alone():
 
 
 @pytest.mark.parametrize("for_s", [6.0, 12.0, 25.0])
-@pytest.mark.xfail(
-    strict=True,
-    reason="the order is repeated after a busy answer without another look, and no write asks "
-    "whether we still lead (LeaderElector.leader is asked by health only)",
-)
 def test_a_leader_that_stood_still_repeats_no_power_off_when_another_leads_by_then(for_s):
     """Stopped in the pause after a BMC's 500; meanwhile the host is back and cleared."""
 
@@ -109,11 +96,6 @@ def test_a_leader_that_stood_still_repeats_no_power_off_when_another_leads_by_th
 
 
 @pytest.mark.parametrize("how", ["annotation", "medik8s lease"])
-@pytest.mark.xfail(
-    strict=True,
-    reason="hands-off is asked before the plan only; the action re-checks the label, not the "
-    "annotation and not the medik8s lease (marks.why_not)",
-)
 def test_a_node_that_somebody_claims_between_two_tries_is_not_fenced(how):
     async def story() -> None:
         attack = Attack(SEATS)
@@ -144,9 +126,6 @@ def test_a_node_that_somebody_claims_between_two_tries_is_not_fenced(how):
     run(story())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a fence repeated after a take-over asks no guard (takeover._ask)"
-)
 def test_a_fence_left_by_an_earlier_leader_waits_while_most_of_the_cluster_is_silent():
     async def story() -> None:
         attack = Attack(SEATS, nodes=9)
@@ -168,10 +147,6 @@ def test_a_fence_left_by_an_earlier_leader_waits_while_most_of_the_cluster_is_si
     run(story())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="liveness.renewed_since asks the anchor only where the watch never saw the lease change",
-)
 def test_a_renewal_seen_while_nobody_led_voids_an_inherited_proof(actions_room, tmp_path):
     """The follower's watch saw the node renew 9 s before it was elected, after the release."""
 

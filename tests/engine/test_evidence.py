@@ -37,10 +37,21 @@ def test_silence_does_not_grow_while_nothing_at_all_is_heard():
 def test_silence_grows_with_the_progress_of_the_watch():
     leases = plane()
     leases.beat("n1", 0.0, first=False)
-    for at in range(1, 14):
+    for at in range(14):
         leases.time.progress(float(at))
     assert leases.silence_s("n1") == 13.0
     assert leases.newly_due() == ["n1"]
+
+
+def test_a_beat_is_no_proof_that_everything_before_it_has_arrived():
+    leases = plane()
+    leases.time.progress(0.0)
+    leases.beat("n1", 0.0, first=False)
+    leases.beat("n2", 3.0, first=False)
+    assert leases.silence_s("n1") == 0.0, "the watch has proven nothing since"
+    leases.time.progress(3.0)
+    assert leases.silence_s("n1") == 3.0
+    assert leases.silence_s("n2") == 0.0
 
 
 def test_a_deaf_stretch_gives_every_node_a_fresh_period():

@@ -86,7 +86,9 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True):
     not_running: tuple[str, ...] = ()
     back_within_s: float | None = msgspec.field(name="back_within", default=None)
     fenced: tuple[str, ...] = ()  # nodes that a record says were proven off by their device
-    powered_off_by_us: tuple[str, ...] = ()  # nodes whose BMC was ordered to cut the power
+    powered_off_by_us: tuple[
+        str, ...
+    ] = ()  # nodes that were on when their BMC was ordered to cut the power
     marks_left: tuple[str, ...] = ()  # nodes with a taint or cordon of ours
     cordoned: tuple[str, ...] = ()  # nodes that somebody else has cordoned
     never_said: tuple[str, ...] = ()  # words that no record's reason may hold

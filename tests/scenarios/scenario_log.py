@@ -117,7 +117,7 @@ def problems(played: Played) -> list[str]:
     same("not running", sorted(set(expect.running) - played.running), [])
     same("running, but should not", sorted(set(expect.not_running) & played.running), [])
     same("fenced", played.fenced, sorted(expect.fenced))
-    same("powered off by us", sorted(played.orders), sorted(expect.powered_off_by_us))
+    same("powered off by us", sorted(played.powered_off), sorted(expect.powered_off_by_us))
     same("our marks are left on", sorted(played.marked), sorted(expect.marks_left))
     same("cordoned by others", sorted(played.cordoned_by_others), sorted(expect.cordoned))
     said = "\n".join(str(decision.why) for decision in played.decisions)

@@ -33,6 +33,7 @@ class Played:
     happened: list[tuple[float, float, str]] = field(default_factory=list)  # at, place, text
     writes: list[tuple[str, str]] = field(default_factory=list)
     orders: Counter[str] = field(default_factory=Counter)  # ForceOff, by node
+    powered_off: Counter[str] = field(default_factory=Counter)  # of these, to hosts that were on
     double_runs: list[str] = field(default_factory=list)
     lost: dict[str, float | None] = field(default_factory=dict)  # VM -> up again after, or None
     strategies: dict[str, str] = field(default_factory=dict)  # of the VMs that still exist

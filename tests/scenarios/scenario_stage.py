@@ -174,7 +174,10 @@ class Stage(Rehearsal):
 
     def _reset(self, url: str) -> None:
         super()._reset(url)
-        self.played.orders[url.split("/Systems/")[1].split("/", maxsplit=1)[0]] += 1
+        node = url.split("/Systems/")[1].split("/", maxsplit=1)[0]
+        self.played.orders[node] += 1
+        if self.cluster.bmcs[node].machine.powered:
+            self.played.powered_off[node] += 1
 
     def start_replica(self) -> str:
         """Start one, and one more whenever it exits by itself, as its kubelet would."""
@@ -224,7 +227,7 @@ class Stage(Rehearsal):
     def do_nats_up(self) -> None:
         self.bus.outage = self.journal.outage = False
         for replica in self.alive.values():
-            replica.republish()
+            replica.start_over()
         self.note("NATS up")
 
     # --- verbs: hosts, where the fault's target is known only when the time has come -----------

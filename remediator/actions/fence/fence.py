@@ -36,6 +36,7 @@ async def fence(work: Fence, world: World) -> Result:
 
     async def last_look() -> None:
         await _look(work, world, renew_time)
+        world.must_lead()
 
     off = await world.devices.power_off(
         work.node,

@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 RESET_ACTION: Final = "#ComputerSystem.Reset"
 FORCE_OFF: Final = "ForceOff"  # ResetType: cut the power at once, no shutdown of the guest OS
+OFF_FOR_S: Final = 1.0  # a BMC that restarts may say Off for a reading or two
 POLL_S: Final = 0.5  # between reads while it goes off; a read costs a BMC 0.1 s or more
 ORDERS_MAX: Final = 3  # the order is repeated while the BMC is busy; ForceOff is safe to repeat
 ORDER_PAUSE_S: Final = 1.0
@@ -149,19 +150,23 @@ class RedfishClient:
     ) -> PoweredOff:
         """Force the power off and return once it is read back as Off.
 
-        ``last_look`` is awaited just before the order is sent; what it raises goes to the caller,
-        and nothing is sent. Already off: nothing is sent either.
+        ``last_look`` is awaited just before each order is sent; what it raises goes to the caller,
+        and nothing is sent. The order is sent even if the BMC says Off: some say so while they
+        restart, and one that is off bears it. Off counts when it was read for ``OFF_FOR_S``.
         Raises WrongMachineError (nothing was sent), RedfishError (not verified within
         ``deadline_s``: whether it is off is unknown).
         """
         deadline_at = self._clock.now() + deadline_s
         before = await self.read(system_uuid)
-        if before.reading is Reading.DOWN:
-            return PoweredOff(at=self._clock.now(), detail="it was already off", ordered=False)
-        if last_look is not None:
-            await last_look()
-        order = await self._order_off(before.reset_path, deadline_at)
+        was_off = before.reading is Reading.DOWN
+        try:
+            order = await self._order_off(before.reset_path, deadline_at, last_look)
+        except RedfishError as refused:
+            if not was_off:
+                raise
+            order = f"{FORCE_OFF} refused ({refused})"
         last = f"PowerState was {before.raw_state}"
+        off_since: float | None = None
         while True:
             try:
                 state = await self.read(system_uuid)
@@ -170,15 +175,25 @@ class RedfishClient:
                     raise
                 last = str(error)
             else:
+                now = self._clock.now()
                 if state.reading is Reading.DOWN:
-                    detail = f"was {before.raw_state}, {order}, then read back as Off"
-                    return PoweredOff(at=self._clock.now(), detail=detail, ordered=True)
+                    off_since = now if off_since is None else off_since
+                    if now - off_since >= OFF_FOR_S:
+                        detail = f"was {before.raw_state}, {order}, then read back as Off"
+                        return PoweredOff(at=now, detail=detail, ordered=not was_off)
+                else:
+                    off_since = None
                 last = f"PowerState is {state.raw_state}"
             if self._clock.now() + POLL_S >= deadline_at:
                 raise RedfishError(f"{order}, but not off after {deadline_s:g} s: {last}")
             await asyncio.sleep(POLL_S)
 
-    async def _order_off(self, reset_path: str, deadline_at: float) -> str:
+    async def _order_off(
+        self,
+        reset_path: str,
+        deadline_at: float,
+        last_look: Callable[[], Awaitable[None]] | None,
+    ) -> str:
         """Send ForceOff, again while the BMC is busy; return what became of it, in words.
 
         No answer is no failure here: the order may have been carried out, and the state read back
@@ -190,6 +205,8 @@ class RedfishClient:
                 if self._clock.now() + ORDER_PAUSE_S >= deadline_at:
                     break
                 await asyncio.sleep(ORDER_PAUSE_S)
+            if last_look is not None:
+                await last_look()
             try:
                 answer = await self._send("POST", reset_path, _FORCE_OFF_BODY)
             except RedfishError as error:
