@@ -136,11 +136,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             self._virtual_now = max(self._virtual_now, timers[0][0])
         due_before = self._virtual_now + _RESOLUTION_S
         while timers and timers[0][0] < due_before:
-            timer = heapq.heappop(timers)[2]
+            when, _, timer = heapq.heappop(timers)
             timer.waiting = False
             if timer.cancelled():
                 self._timers_cancelled -= 1
             else:
+                # Whoever waited for this moment must find it come, or would wait for it anew.
+                self._virtual_now = max(self._virtual_now, when)
                 ready.append(timer)
         for _ in range(len(ready)):
             handle = ready.popleft()

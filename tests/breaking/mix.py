@@ -10,7 +10,6 @@ deleted and register anew, people who say hands off and take it back.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import random
 import sys
@@ -136,8 +135,8 @@ class WiderTrouble(Trouble):
         namespace, name = key.split("/")
         await self._r.operator.replace(virtual_machine_action(namespace, name, "start"), {})
         vm = self._stopped.pop(key, None)
-        if vm is not None:  # KubeVirt's start makes a Halted VM Always
-            self._r.cluster.vms[key] = dataclasses.replace(vm, run_strategy="Always")
+        if vm is not None:  # KubeVirt's stop made an Always VM Halted, and its start undoes that
+            self._r.cluster.vms[key] = vm
 
     def _create(self) -> None:
         self._made += 1

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-import pytest
-
 from remediator.sim.virtual_time import run
 
 ROUNDS_MAX = 1000
@@ -29,11 +27,6 @@ async def wait_until(due: float, *, hops: int) -> int:
     return rounds
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="VirtualTimeLoop runs a timer up to 1e-6 s early without moving its clock to it; while "
-    "two waiters keep each other ready it never moves (tests/simulation seed 179 at d93a79e hung)",
-)
 def test_two_waiters_for_a_moment_right_behind_another_timer_do_not_spin():
     async def story() -> list[int]:
         loop = asyncio.get_running_loop()
