@@ -9,6 +9,7 @@ from attack import Attack, run
 from stopping import Stoppable, StoppingLoop
 
 from remediator.engine.model import OutcomeStatus
+from remediator.http_client import HttpResponse
 from remediator.kube.objects import MEDIK8S_LEASES, virtual_machine_action
 from remediator.sim.bmc import BmcMode
 from remediator.sim.resources import VIRTUAL_MACHINE_INSTANCES
@@ -30,6 +31,31 @@ def test_a_bmc_that_says_off_for_three_seconds_does_not_start_a_second_copy():
         attack.cluster.faults.bmc("n02", BmcMode.OK)
         await attack.run(90)
         assert attack.kinds("opened")
+        assert not attack.cluster.ledger.double_runs
+
+    run(story())
+
+
+@pytest.mark.parametrize("answer", [503, 400, 204])
+@pytest.mark.xfail(
+    strict=True,
+    reason="Off read for OFF_FOR_S (1 s) is proof although the order was refused or had no effect",
+)
+def test_a_bmc_that_restarts_says_off_and_carries_nothing_out_starts_no_second_copy(answer):
+    """As above for eight seconds, and the order goes nowhere; then it says On again."""
+
+    async def story() -> None:
+        attack = Attack(SEATS)
+        bmc = attack.cluster.bmcs["n02"]
+        bmc._reset = lambda _body: HttpResponse(status=answer, headers={}, body=b"{}")
+        await attack.begin()
+        attack.cluster.faults.partition("n02")
+        await attack.run(14)
+        attack.cluster.faults.bmc("n02", BmcMode.ALWAYS_OFF)
+        await attack.run(8)
+        attack.cluster.faults.bmc("n02", BmcMode.OK)
+        await attack.run(60)
+        assert attack.cluster.hosts["n02"].powered
         assert not attack.cluster.ledger.double_runs
 
     run(story())
