@@ -10,6 +10,9 @@ import msgspec
 DEFAULT_TIMEOUT_S = 5.0
 # Hardware needs up to about 10 s to report a forced power-off (sushy-tools' emulator does, too).
 DEFAULT_OFF_DEADLINE_S = 20.0
+# Some BMCs say Off for some seconds while they restart, and obey no order meanwhile. Longer is
+# safer, shorter is faster: a host that really lost its power waits so long for its proof.
+DEFAULT_ALREADY_OFF_FOR_S = 10.0
 
 
 class RedfishDevice(
@@ -36,3 +39,5 @@ class RedfishDevice(
     ca_file: str | None = None
     timeout_s: Annotated[float, msgspec.Meta(gt=0)] = DEFAULT_TIMEOUT_S  # per request
     off_deadline_s: Annotated[float, msgspec.Meta(gt=0)] = DEFAULT_OFF_DEADLINE_S  # order to "off"
+    # How long a BMC must say Off that said so before our order: it may be restarting itself.
+    already_off_for_s: Annotated[float, msgspec.Meta(ge=0)] = DEFAULT_ALREADY_OFF_FOR_S

@@ -62,8 +62,8 @@ class WatcherSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """How the watches behave."""
 
     reflector: ReflectorSettings = ReflectorSettings()
-    # Some node renews its lease every few seconds, and the canary every second: a lease watch that is
-    # silent for longer is half open, and is opened anew well before anybody's silence matters.
+    # Some node renews its lease every few seconds, and the canary every second: a lease watch that
+    # is silent for longer is half open, and is opened anew well before anybody's silence matters.
     lease_inactivity_timeout_s: float = 10.0
     canary: bool = True
     canary_period_s: float = PERIOD_S

@@ -7,11 +7,8 @@ Nothing is emulated here: hosts are (see ``real_cluster``).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
-import os
 import secrets
-import signal
 import socket
 import ssl
 import subprocess
@@ -25,9 +22,7 @@ from typing import Any, Self
 import yaml
 
 READY_S = 120.0  # all of it takes 8 s on two idle cores
-STOP_S = 10.0
 KUBEVIRT = "kubevirt"
-_PR_SET_PDEATHSIG = 1
 _AUDIT = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -44,63 +39,6 @@ USERS = {
 }
 
 Obj = dict[str, Any]
-
-
-class StartError(Exception):
-    """A program did not come up; the text has the end of its log."""
-
-
-class Program:
-    """One child process, which can be ended and started again with the same arguments."""
-
-    def __init__(self, name: str, command: list[str], directory: Path) -> None:
-        self.name = name
-        self.log = directory / f"{name}.log"
-        self._command = command
-        self._process: subprocess.Popen[bytes] | None = None
-        self._wanted = False
-
-    def start(self) -> None:
-        self._wanted = True
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                stdout=log,
-                stderr=log,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, no locks, no memory
-            )
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def signal(self, number: int) -> None:
-        if self.alive():
-            assert self._process is not None
-            self._process.send_signal(number)
-
-    def revive(self) -> None:
-        """Start it again when it ended by itself, as a kubelet does."""
-        if self._wanted and not self.alive():
-            self.start()
-
-    def stop(self, *, kill: bool = False) -> None:
-        self._wanted = False
-        if self._process is None:
-            return
-        self.signal(signal.SIGKILL if kill else signal.SIGTERM)
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def tail(self, size: int = 2000) -> str:
-        return self.log.read_bytes()[-size:].decode(errors="replace")
 
 
 class ControlPlane:
@@ -342,52 +280,6 @@ class ControlPlane:
             return status == 200 and bool((lease.get("spec") or {}).get("holderIdentity"))
         return False
 
-    def _install_kubevirt(self) -> None:
-        """Do virt-operator's part: definitions, rights, configuration, and virt-handler's set."""
-        self.create("/api/v1/namespaces", {"metadata": {"name": KUBEVIRT}})
-        listed = json.loads(self._assets["kubevirt-objects.json"].read_text())
-        for obj in listed["items"]:
-            self.create(collection_of(obj), obj)
-        group = f"/apis/kubevirt.io/v1/namespaces/{KUBEVIRT}"
-        self.create(
-            f"{group}/kubevirts",
-            {
-                "apiVersion": "kubevirt.io/v1",
-                "kind": "KubeVirt",
-                "metadata": {"name": "kubevirt", "namespace": KUBEVIRT},
-                "spec": {},
-            },
-        )
-        # virt-controller's node controller wants exactly one such set; its pods fit nowhere, as
-        # the emulated hosts are virt-handler themselves.
-        labels = {"kubevirt.io": "virt-handler"}
-        self.create(
-            f"/apis/apps/v1/namespaces/{KUBEVIRT}/daemonsets",
-            {
-                "metadata": {"name": "virt-handler", "labels": labels},
-                "spec": {
-                    "selector": {"matchLabels": labels},
-                    "template": {
-                        "metadata": {"labels": labels},
-                        "spec": {
-                            "nodeSelector": {"emulated": "never"},
-                            "containers": [{"name": "virt-handler", "image": "registry.invalid/x"}],
-                        },
-                    },
-                },
-            },
-        )
-
-
-def collection_of(obj: Obj) -> str:
-    """Return the path under which an object of these kinds is created."""
-    version, kind = obj["apiVersion"], obj["kind"]
-    base = f"/api/{version}" if "/" not in version else f"/apis/{version}"
-    namespace = obj["metadata"].get("namespace")
-    if namespace:
-        base += f"/namespaces/{namespace}"
-    return f"{base}/{kind.lower()}s"
-
 
 def _openssl(*arguments: str) -> None:
     subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)
@@ -402,12 +294,3 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _die_with_parent() -> None:
-    """In the child: be killed when the parent dies, however it dies."""
-    if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        os._exit(127)

@@ -151,6 +151,7 @@ class Lab:
                         "endpoint": self.faces.bmc_url,
                         "username": self.cluster.spec.bmc_user,
                         "password_file": str(password),
+                        "already_off_for_s": 0.5,
                     }
                 ]
             },

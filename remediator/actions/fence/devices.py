@@ -133,6 +133,7 @@ class FenceDevices:
             username=device.username,
             password=_read_password(device),
             timeout_s=device.timeout_s,
+            already_off_for_s=device.already_off_for_s,
         )
 
 

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 RESET_ACTION: Final = "#ComputerSystem.Reset"
 FORCE_OFF: Final = "ForceOff"  # ResetType: cut the power at once, no shutdown of the guest OS
-OFF_FOR_S: Final = 1.0  # a BMC that restarts may say Off for a reading or two
+OFF_FOR_S: Final = 1.0  # after On and an accepted order; one reading may be a slip
 POLL_S: Final = 0.5  # between reads while it goes off; a read costs a BMC 0.1 s or more
 ORDERS_MAX: Final = 3  # the order is repeated while the BMC is busy; ForceOff is safe to repeat
 ORDER_PAUSE_S: Final = 1.0
@@ -103,7 +103,9 @@ class RedfishClient:
         username: str,
         password: str,
         timeout_s: float,
+        already_off_for_s: float,
     ) -> None:
+        self._already_off_for_s = already_off_for_s
         self._http = http
         self._clock = clock
         self._endpoint = endpoint.rstrip("/")
@@ -152,7 +154,8 @@ class RedfishClient:
 
         ``last_look`` is awaited just before each order is sent; what it raises goes to the caller,
         and nothing is sent. The order is sent even if the BMC says Off: some say so while they
-        restart, and one that is off bears it. Off counts when it was read for ``OFF_FOR_S``.
+        restart, and one that is off bears it. Off counts when it was read for ``OFF_FOR_S`` after
+        an order to a system that was on, else for ``already_off_for_s``.
         Raises WrongMachineError (nothing was sent), RedfishError (not verified within
         ``deadline_s``: whether it is off is unknown).
         """
@@ -167,6 +170,7 @@ class RedfishClient:
             order = f"{FORCE_OFF} refused ({refused})"
         last = f"PowerState was {before.raw_state}"
         off_since: float | None = None
+        off_for_s = self._already_off_for_s if was_off else OFF_FOR_S
         while True:
             try:
                 state = await self.read(system_uuid)
@@ -178,7 +182,7 @@ class RedfishClient:
                 now = self._clock.now()
                 if state.reading is Reading.DOWN:
                     off_since = now if off_since is None else off_since
-                    if now - off_since >= OFF_FOR_S:
+                    if now - off_since >= off_for_s:
                         detail = f"was {before.raw_state}, {order}, then read back as Off"
                         return PoweredOff(at=now, detail=detail, ordered=not was_off)
                 else:
