@@ -17,12 +17,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import yaml
 
+from tests.cluster import kubevirt_objects
+from tests.cluster.kubevirt_objects import KUBEVIRT, Obj
+from tests.cluster.program import Program, StartError
+
 READY_S = 120.0  # all of it takes 8 s on two idle cores
-KUBEVIRT = "kubevirt"
 _AUDIT = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -37,8 +40,6 @@ USERS = {
     "hosts": "system:masters",  # emulated kubelets, virt-handlers and the CSI attacher
     f"system:serviceaccount:{KUBEVIRT}:kubevirt-controller": "system:serviceaccounts",
 }
-
-Obj = dict[str, Any]
 
 
 class ControlPlane:
@@ -129,7 +130,8 @@ class ControlPlane:
         self._until(self._api_ready, self.api_server)
         for program in (self.controller_manager, self.scheduler):
             program.start()
-        self._install_kubevirt()
+        for obj in kubevirt_objects.objects(self._assets["kubevirt-objects.json"]):
+            self.create(kubevirt_objects.collection_of(obj), obj)
         self.virt_controller.start()
         self._until(self._virt_controller_leads, self.virt_controller)
 

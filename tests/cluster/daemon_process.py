@@ -18,7 +18,8 @@ from remediator.cli.http_source import HttpSource
 from remediator.engine import chain
 from remediator.engine.chain import Decision, DecisionKind
 from remediator.journal.query import DecisionQuery
-from tests.cluster.control_plane import ControlPlane, collection_of
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.kubevirt_objects import collection_of
 from tests.cluster.real_cluster import RealCluster
 
 ROOT = Path(__file__).resolve().parent.parent.parent
