@@ -14,12 +14,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from remediator.kube.transport import Response, TransportError
 from remediator.sim.apiserver import ApiServer
 from remediator.sim.client_link import ClientLink, HalfLineError, WatchLines
 from remediator.sim.watch_streams import WatchStream
+
+log = structlog.get_logger(__name__)
 
 Closer = Callable[[], Awaitable[None]]
 
@@ -129,6 +132,8 @@ class _HttpFace:
                 request.transport.close()  # sends what is written, then ends without a last chunk
         except TransportError:
             _reset(request)
+        except ConnectionResetError as gone:
+            log.debug("watcher_left", client=request.headers.get("user-agent"), why=str(gone))
         finally:
             lines.leave()
         return response
