@@ -151,9 +151,9 @@ async def test_a_refused_order_is_no_fault_where_it_says_off(devices, bmc, make)
 async def test_one_reading_of_off_is_not_enough(devices, bmc, make):
     """Some BMCs say Off while they restart, or between two states."""
     readings = iter(["On", "Off", "On", "On", "Off", "Off", "Off", "Off"])
-    bmc.on_request = lambda method: setattr(bmc, "state", next(readings, "Off")) if (
-        method == "GET"
-    ) else None
+    bmc.on_request = lambda method: (
+        setattr(bmc, "state", next(readings, "Off")) if (method == "GET") else None
+    )
     off = await devices.power_off("n1", make.UUID)
     assert isinstance(off, OffVerified)
     gets = [call for call in bmc.calls if call[0] == "GET"]
