@@ -37,14 +37,12 @@ async def die_and_resume(directory: Path, step: int) -> str:
         await until(lambda: daemon.decided() >= step, 30, f"step {step}: the record")
         daemon.kill()
         daemon.start()
+        await until(lambda: decisions_of(daemon, "leading") >= 2, 30, f"step {step}: to lead again")
         await until(
             lambda: all(cluster.ledger.is_up(vm) for vm in victims), 60, f"step {step}: the VMs"
         )
         await until(
-            lambda: any(
-                event.get("event") == "decision" and event.get("kind") == "resolved"
-                for event in daemon.events()
-            ),
+            lambda: decisions_of(daemon, "resolved") > 0,
             60,
             f"step {step}: the end of the incident",
         )
@@ -58,6 +56,13 @@ async def die_and_resume(directory: Path, step: int) -> str:
         _lab.chain.verify((one.seq, _lab.chain.encode(one)) for one in decisions)
         problems += done_twice(decisions)
         return "; ".join(f"step {step}: {problem}" for problem in problems)
+
+
+def decisions_of(daemon, kind: str) -> int:
+    """How many decisions of this kind its log shows."""
+    return sum(
+        event.get("event") == "decision" and event.get("kind") == kind for event in daemon.events()
+    )
 
 
 def done_twice(decisions) -> list[str]:
