@@ -21,8 +21,8 @@ _QUIET_GUARDS = frozenset({"mode", "inventory", "vms", "fences-at-once"})
 
 
 def judge(context: Context, node: NodeFacts) -> Row:
-    """Return the row of the verdict table that this node's evidence falls under, guards aside."""
-    return decide(context.evidence.values(node, context.now), hands_off=False)
+    """Return the row of the verdict table that this node's evidence falls under."""
+    return decide(context.evidence.values(node, context.now))
 
 
 def open_incident(context: Context, node: NodeFacts, row: Row) -> Incident:

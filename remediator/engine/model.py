@@ -244,7 +244,6 @@ class Verdict(enum.StrEnum):
     HANDLER_DOWN = "HandlerDown"
     DEGRADED = "Degraded"
     CONTRADICTION = "Contradiction"
-    MAINTENANCE = "Maintenance"
 
 
 class IncidentState(enum.StrEnum):

@@ -18,12 +18,11 @@ def _any_of(text: str) -> frozenset[str]:
 
 
 class Row(Record, frozen=True, kw_only=True):
-    """One row. An empty set: that plane does not matter; ``hands_off`` likewise if None."""
+    """One row. An empty set: that plane does not matter."""
 
     name: str
     verdict: Verdict
     means: str
-    hands_off: bool | None = None
     lease: frozenset[str] = ANY
     network: frozenset[str] = ANY
     handler: frozenset[str] = ANY
@@ -31,11 +30,10 @@ class Row(Record, frozen=True, kw_only=True):
     power: frozenset[str] = ANY
     kubelet: frozenset[str] = ANY
 
-    def fits(self, values: PlaneValues, *, hands_off: bool) -> bool:
+    def fits(self, values: PlaneValues) -> bool:
         """Whether these plane values fall under this row."""
         return (
-            (self.hands_off is None or self.hands_off is hands_off)
-            and _in(values.lease, self.lease)
+            _in(values.lease, self.lease)
             and _in(values.network, self.network)
             and _in(values.handler, self.handler)
             and _in(values.storage, self.storage)
@@ -59,13 +57,11 @@ def _row(
     storage: str = "",
     power: str = "",
     kubelet: str = "",
-    hands_off: bool | None = None,
 ) -> Row:
     return Row(
         name=name,
         verdict=verdict,
         means=means,
-        hands_off=hands_off,
         lease=_any_of(lease),
         network=_any_of(network),
         handler=_any_of(handler),
@@ -80,8 +76,6 @@ _K, _S, _C = Verdict.KUBELET_DOWN, Verdict.SUSPECT, Verdict.CONTRADICTION
 
 # fmt: off
 TABLE: tuple[Row, ...] = (
-    _row("maintenance", Verdict.MAINTENANCE, "somebody else is responsible for it: hands off",
-         hands_off=True),
     _row("power-off", _D, "the lease is silent and the power is off: it cannot be writing",
          lease="silent", power="off|gone"),
     _row("alive-but-off", _C, "the lease is renewed though the BMC says off: that BMC lies",
@@ -118,9 +112,9 @@ ROWS = {row.name: row for row in TABLE}
 LIVING = frozenset({Verdict.HEALTHY, Verdict.HANDLER_DOWN, Verdict.DEGRADED, _K})
 
 
-def decide(values: PlaneValues, *, hands_off: bool) -> Row:
+def decide(values: PlaneValues) -> Row:
     """Return the first row that fits. The last row fits everything, so there always is one."""
     for row in TABLE:
-        if row.fits(values, hands_off=hands_off):
+        if row.fits(values):
             return row
     raise AssertionError("the last row of the verdict table must fit everything")

@@ -27,15 +27,11 @@ def values(lease, network, handler, storage, power, kubelet) -> PlaneValues:
 
 
 def test_every_combination_has_a_verdict():
-    assert {decide(values(*each), hands_off=False).verdict for each in ALL} == set(Verdict) - {
-        Verdict.MAINTENANCE
-    }
+    assert {decide(values(*each)).verdict for each in ALL} == set(Verdict)
 
 
 def test_every_row_can_decide():
-    found = {decide(values(*each), hands_off=False).name for each in ALL} | {
-        decide(values(*ALL[0]), hands_off=True).name
-    }
+    found = {decide(values(*each)).name for each in ALL}
     assert found == set(ROWS)
 
 
@@ -46,19 +42,14 @@ def test_row_names_are_unique():
 def test_no_node_is_convicted_while_its_lease_is_renewed_or_on_that_plane_alone():
     for each in ALL:
         lease, network, handler, _storage, power, _kubelet = each
-        if decide(values(*each), hands_off=False).verdict in CONVICTING:
+        if decide(values(*each)).verdict in CONVICTING:
             assert lease == "silent", each
             assert power in ("off", "gone") or network == "down" or handler == "silent", each
-
-
-def test_hands_off_beats_everything():
-    for each in ALL:
-        assert decide(values(*each), hands_off=True).verdict is Verdict.MAINTENANCE, each
 
 
 def test_a_node_that_answers_in_any_way_is_never_dead_unless_its_power_is_off():
     for each in ALL:
         _lease, network, handler, _storage, power, _kubelet = each
         if power not in ("off", "gone") and (network == "up" or handler == "up"):
-            verdict = decide(values(*each), hands_off=False).verdict
+            verdict = decide(values(*each)).verdict
             assert verdict not in (Verdict.DEAD, Verdict.UNREACHABLE), each

@@ -80,7 +80,7 @@ def test_all_faults_of_a_document_come_at_once_with_line_column_and_field():
     ) == [
         (
             "p.yaml:5:14: spec.verdicts[0]: 'Ded' is not one of Unknown, Healthy, Suspect, Dead,"
-            " Unreachable, Isolated, KubeletDown, HandlerDown, Degraded, Contradiction, Maintenance"
+            " Unreachable, Isolated, KubeletDown, HandlerDown, Degraded, Contradiction"
         ),
         "p.yaml:6:18: spec.nodeSelector.label: unknown key; did you mean 'labels'?",
         (
