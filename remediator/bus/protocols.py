@@ -69,3 +69,15 @@ class EventSource(Protocol):
     async def run(self, deliver: Callable[[str, bytes], None]) -> None:
         """Deliver ``(subject, payload)`` of each new message until cancelled."""
         ...
+
+
+class AskChannel(Protocol):
+    """Calls to every vantage point, sent once, to whoever listens now."""
+
+    def ask(self, node: str) -> None:
+        """Ask for probes of a node. Never blocks, never fails: a lost call is made again."""
+        ...
+
+    async def listen(self, heard: Callable[[str], None]) -> None:
+        """Call ``heard`` with each node that is asked for, until cancelled."""
+        ...

@@ -15,6 +15,12 @@ HEARTBEATS_FILTER = f"{PREFIX}.heartbeat.>"
 INVENTORY_FILTER = f"{PREFIX}.inventory.>"
 SIGNALS_FILTER = f"{PREFIX}.signal.>"
 DECISIONS_FILTER = f"{PREFIX}.decision.>"
+DEAD_LETTERS_FILTER = f"{PREFIX}.dead-letter.>"
+NODES_FILTER = f"{PREFIX}.inventory.Node.>"
+
+# Not stored in any stream: whoever is not there to hear it has no use for it later.
+ASK_PROBES = f"{PREFIX}.ask.probes"  # body: {"node": NAME}; every vantage point listens
+QUERY_HEALTH = f"{PREFIX}.query.health"  # request and reply; only the leader answers
 
 CLUSTER_SCOPED = (
     "_"  # stands for "no namespace"; decoded it would be ".", which no object is called
@@ -55,9 +61,15 @@ def name_of(encoded: str) -> str:
     return encoded.replace("_", ".")
 
 
-def heartbeat(plane: str, kind: str, name: str, namespace: str = "") -> str:
-    """Return the subject of a repeated proof of life on one plane."""
-    return f"{PREFIX}.heartbeat.{_word(plane)}.{_word(kind)}.{_subject_token(name, namespace)}"
+def heartbeat(plane: str, kind: str, name: str, namespace: str = "", *, source: str = "") -> str:
+    """Return the subject of a repeated proof of life on one plane.
+
+    Where several sources speak of one object (vantage points), each has a subject of its own: only
+    the newest message per subject is kept.
+    """
+    tail = f".{token(source)}" if source else ""
+    where = _subject_token(name, namespace)
+    return f"{PREFIX}.heartbeat.{_word(plane)}.{_word(kind)}.{where}{tail}"
 
 
 def watch_progress(watch: str) -> str:
@@ -76,9 +88,11 @@ def inventory_synced(kind: str) -> str:
     return f"{PREFIX}.inventory.synced.{_word(kind)}"
 
 
-def signal(plane: str, kind: str, name: str, namespace: str = "") -> str:
-    """Return the subject of a change of state on one plane."""
-    return f"{PREFIX}.signal.{_word(plane)}.{_word(kind)}.{_subject_token(name, namespace)}"
+def signal(plane: str, kind: str, name: str, namespace: str = "", *, source: str = "") -> str:
+    """Return the subject of a change of state on one plane; ``source`` as in ``heartbeat``."""
+    tail = f".{token(source)}" if source else ""
+    where = _subject_token(name, namespace)
+    return f"{PREFIX}.signal.{_word(plane)}.{_word(kind)}.{where}{tail}"
 
 
 def decision(kind: str, name: str, namespace: str = "") -> str:

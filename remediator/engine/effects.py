@@ -28,6 +28,12 @@ class AskPower(Record, frozen=True, kw_only=True, tag_field="effect", tag="ask-p
     node: str
 
 
+class AskProbes(Record, frozen=True, kw_only=True, tag_field="effect", tag="ask-probes"):
+    """Ask every vantage point to probe this node now and often, rather than at its slow pace."""
+
+    node: str
+
+
 class RaiseNotice(Record, frozen=True, kw_only=True, tag_field="effect", tag="notice"):
     """Tell a human; the record with the same ``seq`` says why."""
 
@@ -41,4 +47,4 @@ class WakeAt(Record, frozen=True, kw_only=True, tag_field="effect", tag="wake"):
     at: float
 
 
-Effect = RecordDecision | StartAction | AskPower | RaiseNotice | WakeAt
+Effect = RecordDecision | StartAction | AskPower | AskProbes | RaiseNotice | WakeAt

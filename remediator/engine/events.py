@@ -57,6 +57,18 @@ class LeadershipGained(Record, frozen=True, kw_only=True, tag_field="event", tag
     epoch: int  # Lease.spec.leaseTransitions
 
 
+class OwnHealthSeen(Record, frozen=True, kw_only=True, tag_field="event", tag="own-health"):
+    """How this daemon itself is, about once a second. It stretches deadlines; see own_health.py.
+
+    ``None`` where nothing was measured since the last one.
+    """
+
+    loop_lag_s: float = 0.0  # the worst lateness of a timer since the last one
+    api_latency_s: float | None = None  # the slowest answer of the API server
+    nats_latency_s: float | None = None  # a round trip to NATS, or how long none has succeeded
+    stale_watches: tuple[str, ...] = ()  # watches that should have shown progress by now
+
+
 class Tick(Record, frozen=True, kw_only=True, tag_field="event", tag="tick"):
     """Time passed. Sent at least once a second, and when an asked-for wake-up is due."""
 
@@ -69,6 +81,7 @@ Event = (
     | WatchProgressed
     | ActionFinished
     | LeadershipGained
+    | OwnHealthSeen
     | Tick
 )
 

@@ -10,6 +10,8 @@ from remediator.engine.model import (
     ClaimFacts,
     FactKind,
     Facts,
+    HandsOffFacts,
+    MigrationFacts,
     NodeFacts,
     NodeLeaseFacts,
     PodFacts,
@@ -43,6 +45,8 @@ class Inventory:
         self.volumes: dict[str, VolumeFacts] = {}
         self.attachments: dict[str, AttachmentFacts] = {}
         self.leases: dict[str, NodeLeaseFacts] = {}  # by node
+        self.hands_off: dict[Key, HandsOffFacts] = {}
+        self.migrations: dict[Key, MigrationFacts] = {}  # in flight
         self.synced_kinds: set[FactKind] = set()
         self._vmis_on: dict[str, set[Key]] = defaultdict(set)
         self._pods_on: dict[str, set[Key]] = defaultdict(set)
@@ -82,6 +86,10 @@ class Inventory:
                 return _swap(self.attachments, facts.name, facts)
             case NodeLeaseFacts():
                 return _swap(self.leases, facts.node, facts)
+            case HandsOffFacts():
+                return _swap(self.hands_off, (facts.namespace, facts.name), facts)
+            case MigrationFacts():
+                return _swap(self.migrations, (facts.namespace, facts.name), facts)
             case _:
                 assert_never(facts)
 
@@ -113,6 +121,10 @@ class Inventory:
             case FactKind.NODE_LEASE:
                 node = name.removeprefix("node-")
                 found = _pop(self.leases, node, uid)
+            case FactKind.HANDS_OFF:
+                found = _pop(self.hands_off, key, uid)
+            case FactKind.MIGRATION:
+                found = _pop(self.migrations, key, uid)
             case _:
                 assert_never(kind)
         return found

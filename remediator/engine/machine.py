@@ -24,6 +24,7 @@ from remediator.engine.events import (
     LeadershipGained,
     ObjectGone,
     ObjectSeen,
+    OwnHealthSeen,
     SignalSeen,
     Tick,
     WatchProgressed,
@@ -131,6 +132,8 @@ class Engine:
                 self._tick()
             case LeadershipGained():
                 self._lead(event)
+            case OwnHealthSeen():
+                pass  # not weighed yet
             case _:
                 assert_never(event)
         return context.effects

@@ -21,7 +21,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Subject(msgspec.Struct, frozen=True, order=True, gc=False):
     """What an incident, a signal or an action is about: a node, a VM, or the daemon itself."""
 
-    kind: str  # "node", "vm" or "daemon"
+    kind: str  # "node", "vm", "daemon", or "vantage": a place that probes stand at
     name: str
     namespace: str = ""
 
@@ -33,6 +33,11 @@ class Subject(msgspec.Struct, frozen=True, order=True, gc=False):
 def node_subject(name: str) -> Subject:
     """Return the subject of a node."""
     return Subject("node", name)
+
+
+def vantage_subject(name: str) -> Subject:
+    """Return the subject of a vantage point: a process that probes nodes from where it stands."""
+    return Subject("vantage", name)
 
 
 def vm_subject(namespace: str, name: str) -> Subject:
@@ -53,6 +58,7 @@ class Plane(enum.StrEnum):
     STORAGE = "storage"  # what the storage says about the node's writes
     POWER = "power"  # what the BMC says
     MACHINE = "machine"  # Machine, MachineHealthCheck, cloud instance
+    GUEST = "guest"  # of a VM: its probes, watchdog, panics
 
 
 class Reading(enum.StrEnum):
@@ -64,18 +70,22 @@ class Reading(enum.StrEnum):
 
 
 class Signal(Record, frozen=True, kw_only=True):
-    """One observation of one subject on one plane by one source.
+    """One observation of one subject on one plane by one source: the public schema on NATS.
 
-    ``first`` marks what a watcher found when it started rather than saw happen: the beat is of
-    unknown age, so it starts a silence clock but does not prove life. ``detail`` is one short
-    human sentence. ``boot_id`` is the node's boot at the time, where the plane knows it.
+    Evidence is the newest signal per plane, source and aspect. ``at`` is the source's own clock: it
+    orders the signals of one source and is otherwise never compared; how old a signal is, the
+    engine measures from its arrival. ``first`` marks what was found when the source (or a new
+    leader) started rather than seen to happen: a beat of unknown age starts a silence clock but
+    does not prove life. ``detail`` is one short human sentence.
     """
 
     plane: Plane
-    source: str
+    source: str  # who says so: "lease watch", "redfish bmc", "vantage zone-a-0", "longhorn"
     subject: Subject
     reading: Reading
     at: float
+    aspect: str = ""  # which of several things of this source: a condition type, a probe, an object
+    zone: str = ""  # where the source stands (vantage points only)
     detail: str = ""
     first: bool = False
 
@@ -110,6 +120,10 @@ class NodeFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Node")
     labels: dict[str, str] = {}  # only the keys that decisions read
     annotations: dict[str, str] = {}  # the same
     kubevirt: bool = False  # virt-handler runs here (label kubevirt.io/schedulable exists)
+    schedulable: bool = True  # that label's value: virt-handler takes new VMs
+    address: str = ""  # InternalIP, the first one; what probes connect to
+    kubelet_port: int = 10250  # status.daemonEndpoints.kubeletEndpoint.Port
+    machine: str = ""  # "namespace/name" of the Machine that made it (annotation), if any
 
 
 class VmFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="VirtualMachine"):
@@ -122,6 +136,7 @@ class VmFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="VirtualM
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     deleting: bool = False
+    status: str = ""  # printableStatus: Running, CrashLoopBackOff, ErrorUnschedulable, …
 
 
 class VmiFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="VirtualMachineInstance"):
@@ -134,7 +149,13 @@ class VmiFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Virtual
     node: str = ""
     owned: bool = True  # a VirtualMachine owns it
     ready: bool = False
+    not_ready_why: str = ""  # reason of Ready=False: GuestNotRunning, PodTerminating, …
     agent_connected: bool = False
+    agent_known: bool = False  # the AgentConnected condition is there (True or False)
+    probes_muted: bool = False  # annotation kubevirt.io/pause-guest-agent-probes
+    paused: str = ""  # reason of the Paused condition: PausedByUser, PausedIOError, …
+    live_migratable: bool | None = None  # None: not said yet
+    not_migratable_why: str = ""
     claims: tuple[str, ...] = ()  # PersistentVolumeClaims among its volumes (DataVolumes included)
     ephemeral: bool = False  # no persistent volume at all
     migrating_to: str = ""  # target node of a migration in flight
@@ -153,6 +174,10 @@ class PodFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Pod"):
     phase: str = ""
     migration_target: bool = False
     deleting: bool = False
+    grace_s: float = 0.0  # of its deletion: metadata.deletionGracePeriodSeconds
+    restarts: int = 0  # of its compute container
+    waiting: str = ""  # why a container waits: CrashLoopBackOff, ImagePullBackOff, …
+    unschedulable: str = ""  # message of PodScheduled=False/Unschedulable
 
 
 class ClaimFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="PersistentVolumeClaim"):
@@ -203,6 +228,32 @@ class NodeLeaseFacts(
     seen_at: float = 0.0
 
 
+class HandsOffFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="HandsOff"):
+    """Somebody else is at work on a node, or on the whole cluster: a guard, not evidence.
+
+    One per object that says so: a medik8s or Metal3 remediation in flight, a NodeMaintenance, an
+    OpenShift upgrade. ``name`` is "KIND:NAME" of that object, since kinds share this table.
+    """
+
+    namespace: str = ""
+    name: str
+    uid: str
+    node: str = ""  # empty: every node
+    why: str = ""  # "SelfNodeRemediation … is processing"
+
+
+class MigrationFacts(
+    Record, frozen=True, kw_only=True, tag_field="kind", tag="VirtualMachineInstanceMigration"
+):
+    """A VirtualMachineInstanceMigration that has not ended."""
+
+    namespace: str
+    name: str
+    uid: str
+    vmi: str = ""
+    phase: str = ""
+
+
 Facts = (
     NodeFacts
     | VmFacts
@@ -212,6 +263,8 @@ Facts = (
     | VolumeFacts
     | AttachmentFacts
     | NodeLeaseFacts
+    | HandsOffFacts
+    | MigrationFacts
 )
 
 
@@ -226,13 +279,15 @@ class FactKind(enum.StrEnum):
     VOLUME = "PersistentVolume"
     ATTACHMENT = "VolumeAttachment"
     NODE_LEASE = "NodeMaintenanceLease"
+    HANDS_OFF = "HandsOff"
+    MIGRATION = "VirtualMachineInstanceMigration"
 
 
 # --- verdicts -------------------------------------------------------------------------------------
 
 
 class Verdict(enum.StrEnum):
-    """What the evidence about a node adds up to; the table is in ``verdicts.py``."""
+    """What the evidence adds up to; the tables are in ``verdicts.py`` and ``vm_verdicts.py``."""
 
     UNKNOWN = "Unknown"  # not enough has been seen since this leader started
     HEALTHY = "Healthy"
@@ -244,6 +299,12 @@ class Verdict(enum.StrEnum):
     HANDLER_DOWN = "HandlerDown"
     DEGRADED = "Degraded"
     CONTRADICTION = "Contradiction"
+    # of VMs
+    GUEST_SILENT = "GuestSilent"
+    CRASHED = "Crashed"
+    STUCK = "Stuck"
+    PAUSED = "Paused"
+    UNPLACEABLE = "Unplaceable"
 
 
 class IncidentState(enum.StrEnum):

@@ -5,6 +5,25 @@ from __future__ import annotations
 from remediator.engine.model import Record
 
 
+class ConditionRule(Record, frozen=True, kw_only=True):
+    """A node condition, besides Ready, that makes its node Degraded while the lease is renewed."""
+
+    type: str  # "KernelDeadlock", as node-problem-detector and others write it
+    bad: str = "True"  # the status that is bad
+    hold_s: float = 60.0  # how long it must have stood
+
+
+# node-problem-detector's permanent conditions, the kubelet's own pressures that hurt VMs, the cloud
+# provider's NetworkUnavailable, and medik8s Storage Based Remediation's.
+CONDITIONS: tuple[ConditionRule, ...] = (
+    ConditionRule(type="KernelDeadlock"),
+    ConditionRule(type="ReadonlyFilesystem"),
+    ConditionRule(type="NetworkUnavailable"),
+    ConditionRule(type="MemoryPressure", hold_s=300.0),
+    ConditionRule(type="SBRStorageUnhealthy"),
+)
+
+
 class DetectionSettings(Record, frozen=True, kw_only=True):
     """When silence means something. All durations are seconds of *proven* watching."""
 
@@ -25,6 +44,8 @@ class DetectionSettings(Record, frozen=True, kw_only=True):
     contradiction_after_s: float = 3.0
     # Ready=False with a renewing lease is an ordinary moment of start-up before this.
     degraded_after_s: float = 60.0
+    # Conditions besides Ready that make a node Degraded.
+    conditions: tuple[ConditionRule, ...] = CONDITIONS
     # A fenced node that renews its lease must show a new boot id within this.
     boot_known_within_s: float = 15.0
 

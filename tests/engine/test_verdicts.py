@@ -26,8 +26,18 @@ def values(lease, network, handler, storage, power, kubelet) -> PlaneValues:
     return made
 
 
+# These are of VMs; the table is of nodes.
+OF_VMS = {
+    Verdict.GUEST_SILENT,
+    Verdict.CRASHED,
+    Verdict.STUCK,
+    Verdict.PAUSED,
+    Verdict.UNPLACEABLE,
+}
+
+
 def test_every_combination_has_a_verdict():
-    assert {decide(values(*each)).verdict for each in ALL} == set(Verdict)
+    assert {decide(values(*each)).verdict for each in ALL} == set(Verdict) - OF_VMS
 
 
 def test_every_row_can_decide():
