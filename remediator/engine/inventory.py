@@ -58,7 +58,7 @@ class Inventory:
         """Whether every kind that a plan needs has been listed completely."""
         return self.synced_kinds >= REQUIRED_KINDS
 
-    def put(self, facts: Facts) -> Facts | None:
+    def put(self, facts: Facts) -> Facts | None:  # noqa: PLR0911 - one table per kind
         """Store an object; return what was known of it before."""
         match facts:
             case NodeFacts():
