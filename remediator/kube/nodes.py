@@ -59,6 +59,18 @@ class NodeSystemInfo(KubeStruct, frozen=True):
     system_uuid: str = msgspec.field(default="", name="systemUUID")
 
 
+class DaemonEndpoint(KubeStruct, frozen=True):
+    """Where a daemon of a node listens."""
+
+    port: int = msgspec.field(default=0, name="Port")  # this one really begins with a capital
+
+
+class NodeDaemonEndpoints(KubeStruct, frozen=True):
+    """``status.daemonEndpoints``."""
+
+    kubelet_endpoint: DaemonEndpoint | None = None
+
+
 class AttachedVolume(KubeStruct, frozen=True):
     """A volume that the attach-detach controller holds attached to a node."""
 
@@ -78,6 +90,7 @@ class NodeStatus(KubeStruct, frozen=True):
     conditions: tuple[NodeCondition, ...] | None = None
     node_info: NodeSystemInfo | None = None
     addresses: tuple[NodeAddress, ...] | None = None
+    daemon_endpoints: NodeDaemonEndpoints | None = None
     volumes_in_use: tuple[str, ...] | None = None
     volumes_attached: tuple[AttachedVolume, ...] | None = None
 
@@ -125,6 +138,18 @@ class Node(KubeObject, frozen=True):
     def addresses(self) -> tuple[NodeAddress, ...]:
         """All addresses."""
         return (self.status.addresses if self.status else None) or ()
+
+    @property
+    def internal_ip(self) -> str:
+        """The first InternalIP, "" where there is none."""
+        return next((one.address for one in self.addresses if one.type == "InternalIP"), "")
+
+    @property
+    def kubelet_port(self) -> int:
+        """Where the kubelet listens; 0 when the node does not say."""
+        endpoints = self.status.daemon_endpoints if self.status else None
+        kubelet = endpoints.kubelet_endpoint if endpoints else None
+        return kubelet.port if kubelet else 0
 
     @property
     def volumes_in_use(self) -> tuple[str, ...]:

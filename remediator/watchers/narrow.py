@@ -37,7 +37,12 @@ _SCHEDULABLE = "kubevirt.io/schedulable"  # virt-handler writes it with every he
 
 # Ours, and medik8s' exclude-from-remediation and its kin.
 _KEPT_DOMAINS = ("remediator.io/", "remediation.medik8s.io/")
-_KEPT_KEYS = frozenset({"machine.openshift.io/machine", "cluster.x-k8s.io/machine"})
+
+_OPENSHIFT_MACHINE = "machine.openshift.io/machine"  # "namespace/name"
+_CAPI_MACHINE = "cluster.x-k8s.io/machine"  # only a name; the next one says where
+_CAPI_NAMESPACE = "cluster.x-k8s.io/cluster-namespace"
+_KEPT_KEYS = frozenset({_OPENSHIFT_MACHINE, _CAPI_MACHINE})
+_KUBELET_PORT = 10250  # k8s.io/kubernetes/pkg/cluster/ports: KubeletPort
 
 
 def kept(marks: Mapping[str, str], also: Collection[str] = ()) -> dict[str, str]:
@@ -68,7 +73,19 @@ def node_facts(node: Node, label_keys: Collection[str] = ()) -> NodeFacts:
         labels=kept(labels, label_keys),
         annotations=kept(node.annotations),
         kubevirt=_SCHEDULABLE in labels,
+        address=node.internal_ip,
+        kubelet_port=node.kubelet_port or _KUBELET_PORT,
+        machine=_machine(node.annotations),
     )
+
+
+def _machine(annotations: Mapping[str, str]) -> str:
+    """Return "namespace/name" of the Machine that a node was made from, "" where none is named."""
+    openshift = annotations.get(_OPENSHIFT_MACHINE, "")
+    if openshift:
+        return openshift
+    name, namespace = annotations.get(_CAPI_MACHINE, ""), annotations.get(_CAPI_NAMESPACE, "")
+    return f"{namespace}/{name}" if name and namespace else ""
 
 
 def vm_facts(vm: VirtualMachine) -> VmFacts:

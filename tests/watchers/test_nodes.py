@@ -52,9 +52,44 @@ async def test_a_node_is_narrowed_to_what_decisions_read(cluster):
         labels={"remediation.medik8s.io/exclude-from-remediation": "true"},
         annotations={"machine.openshift.io/machine": "ns/m1", "remediator.io/cordoned": "true"},
         kubevirt=True,
+        machine="ns/m1",
     )
     assert "remediator.inventory.Node._.n1" in cluster.published.subjects
     assert "remediator.inventory.Node._.n2_example_com" in cluster.published.subjects
+
+
+async def test_a_node_tells_where_its_kubelet_listens(cluster):
+    def report(node):
+        node["status"]["addresses"] = [
+            {"type": "Hostname", "address": "n1"},
+            {"type": "InternalIP", "address": "fd00::1"},
+            {"type": "InternalIP", "address": "10.0.0.1"},
+        ]
+        node["status"]["daemonEndpoints"] = {"kubeletEndpoint": {"Port": 10255}}
+
+    cluster.change_node("n1", report, status=True)
+    await cluster.start()
+    found = {f.name: (f.address, f.kubelet_port) for f in cluster.published.facts(NodeFacts)}
+    assert found == {"n1": ("fd00::1", 10255), "n2.example.com": ("", 10250)}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "machine"),
+    [
+        ({"machine.openshift.io/machine": "openshift-machine-api/m1"}, "openshift-machine-api/m1"),
+        (
+            {"cluster.x-k8s.io/machine": "m1", "cluster.x-k8s.io/cluster-namespace": "capi"},
+            "capi/m1",
+        ),
+        ({"cluster.x-k8s.io/machine": "m1"}, ""),  # nobody says in which namespace
+        ({}, ""),
+    ],
+)
+async def test_a_node_names_the_machine_that_it_was_made_from(cluster, annotations, machine):
+    cluster.change_node("n1", lambda node: node["metadata"]["annotations"].update(annotations))
+    await cluster.start()
+    facts = next(f for f in cluster.published.facts(NodeFacts) if f.name == "n1")
+    assert facts.machine == machine
 
 
 async def test_a_status_heartbeat_that_changes_nothing_is_not_published(quiet):
