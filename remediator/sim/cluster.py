@@ -24,6 +24,7 @@ from remediator.sim.http_server import Closer, serve, write_kubeconfig
 from remediator.sim.http_transport import HttpTransport
 from remediator.sim.ledger import Ledger
 from remediator.sim.memory_transport import MemoryTransport
+from remediator.sim.reach import BMC, Place, Reach, SimDial
 from remediator.sim.resources import NODES, Registry
 from remediator.sim.storage import SharedStorage
 from remediator.sim.store import Store
@@ -44,7 +45,7 @@ class SimCluster:
     """One simulated cluster on the running event loop (virtual or real).
 
     ``store``, ``server``: the API. ``fleet``: the hosts. ``bmcs`` by node. ``ledger``: the truth.
-    ``faults``: what can go wrong. ``vms``: the VMs by their ledger name.
+    ``faults``: what can go wrong. ``reach``: the networks. ``vms``: the VMs by their ledger name.
 
     With ``hosts_over_http`` the hosts reach the API server over sockets as real ones do (``http``
     must then be called before ``start``); else, and on virtual time, in memory.
@@ -86,12 +87,14 @@ class SimCluster:
             for name, host in self.fleet.hosts.items()
         }
         self.bmc_service = BmcService(self.bmcs)
+        self.reach = Reach(self.fleet.hosts, self.api_faults, rng=random.Random(f"network/{seed}"))
         self.faults = Faults(
             self.fleet,
             self.bmcs,
             self.api_faults,
             clock=clock,
             delete_node=self._delete_node,
+            reach=self.reach,
         )
         self.vms: dict[str, VmSpec] = {vm.key: vm for vm in self.spec.vm_specs()}
         self._latency_rng = random.Random(f"latency/{seed}")
@@ -153,9 +156,15 @@ class SimCluster:
             latency = self._draw_latency
         return MemoryTransport(self.server, latency=latency, client_name=client_name)
 
-    def memory_http(self) -> MemoryHttpClient:
-        """Return a way to the BMCs without sockets."""
-        return MemoryHttpClient(self.bmc_service)
+    def memory_http(self, place: Place | None = None) -> MemoryHttpClient:
+        """Return a way to the BMCs without sockets, which ends where the place's network does."""
+        if place is None:
+            return MemoryHttpClient(self.bmc_service)
+        return MemoryHttpClient(self.bmc_service, connected=lambda: self.reach.passes(place, BMC))
+
+    def dial(self, place: Place) -> SimDial:
+        """Return how a client that stands there opens connections to hosts."""
+        return SimDial(self.reach, place)
 
     async def http(self, kubeconfig: Path, *, token: str | None = None) -> HttpFaces:
         """Serve the API and the BMCs on loopback sockets and write a kubeconfig; once.

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-
-import structlog
 
 from remediator.clock import Clock
 from remediator.sim.api_faults import ApiFaults
 from remediator.sim.bmc import Bmc, BmcMode
 from remediator.sim.hosts.fleet import Fleet
-from remediator.sim.hosts.host import Host
+from remediator.sim.network_faults import FaultEntry, NetworkFaults
+from remediator.sim.reach import Reach
 
-log = structlog.get_logger(__name__)
-
-_TIMELINE_ENTRIES_MAX = 100_000
+__all__ = ["ApiMode", "FaultEntry", "Faults"]
 
 
 class ApiMode(StrEnum):
@@ -35,20 +30,11 @@ class ApiMode(StrEnum):
     GONE = "gone"
 
 
-@dataclass(frozen=True, slots=True)
-class FaultEntry:
-    """What was done to the cluster: ``at`` epoch seconds, ``target`` a node, client or ``api``."""
-
-    at: float
-    verb: str
-    target: str
-    detail: str = ""
-
-
-class Faults:
+class Faults(NetworkFaults):
     """Breaks and mends one simulated cluster. Raises KeyError for a node that does not exist.
 
-    ``delete_node`` removes a Node object as an administrator would.
+    ``delete_node`` removes a Node object as an administrator would. Without a ``reach`` the faults
+    of networks between zones and probes act on one of their own, which nobody dials through.
     """
 
     def __init__(
@@ -59,19 +45,11 @@ class Faults:
         *,
         clock: Clock,
         delete_node: Callable[[str], None],
+        reach: Reach | None = None,
     ) -> None:
-        self._fleet = fleet
-        self._bmcs = bmcs
-        self._api = api
-        self._clock = clock
+        super().__init__(fleet, bmcs, api, reach or Reach(fleet.hosts, api), clock)
         self._delete_node = delete_node
         self._timers: set[asyncio.TimerHandle] = set()
-        self._entries: deque[FaultEntry] = deque(maxlen=_TIMELINE_ENTRIES_MAX)
-
-    @property
-    def timeline(self) -> tuple[FaultEntry, ...]:
-        """All that was done, in order."""
-        return tuple(self._entries)
 
     # Power.
 
@@ -104,10 +82,15 @@ class Faults:
         self._host(node).freeze("host hangs")
         return self._note("host-hang", node)
 
-    def kubelet_hang(self, node: str) -> FaultEntry:
-        """Freeze the kubelet; VMs and virt-handler go on."""
+    def kubelet_hang(self, node: str, *, refuses: bool = False) -> FaultEntry:
+        """Freeze the kubelet; VMs and virt-handler go on.
+
+        ``refuses``: it has ended rather than frozen, so its port is closed.
+        """
         self._host(node).hang_kubelet()
-        return self._note("kubelet-hang", node)
+        if refuses:
+            self._reach.close_ports(node)
+        return self._note("kubelet-hang", node, "its port is closed" if refuses else "")
 
     def handler_hang(self, node: str) -> FaultEntry:
         """Freeze virt-handler; VMs and kubelet go on."""
@@ -117,34 +100,8 @@ class Faults:
     def resume(self, node: str) -> FaultEntry:
         """End all hangs of a host."""
         self._host(node).resume()
+        self._reach.open_ports(node)
         return self._note("resume", node)
-
-    # Networks.
-
-    def partition(
-        self, node: str, *, api: bool = True, bmc: bool = False, storage: bool = False
-    ) -> FaultEntry:
-        """Cut a host off the API server, its BMC off everybody, and/or the host off the storage.
-
-        VMs of a host that is cut off the API server alone go on writing.
-        """
-        host = self._host(node)
-        if api:
-            host.cut_network()
-        if bmc:
-            self._bmcs[node].reachable = False
-        if storage:
-            host.cut_storage()
-        cut = [n for n, on in (("api", api), ("bmc", bmc), ("storage", storage)) if on]
-        return self._note("partition", node, ",".join(cut))
-
-    def heal(self, node: str) -> FaultEntry:
-        """End all partitions of a host and of its BMC."""
-        host = self._host(node)
-        self._bmcs[node].reachable = True
-        host.heal_storage()
-        host.heal_network()
-        return self._note("heal", node)
 
     def flap(self, node: str, *, period_s: float, times: int) -> FaultEntry:
         """Cut the host off the API server for the first half of each of ``times`` periods."""
@@ -153,16 +110,6 @@ class Faults:
             self._later(turn * period_s, lambda: self.partition(node))
             self._later((turn + 0.5) * period_s, lambda: self.heal(node))
         return self._note("flap", node, f"{times} times, period {period_s:g} s")
-
-    def client_partition(self, client: str) -> FaultEntry:
-        """Cut one client of the API server off (the daemon, for one)."""
-        self._api.partition(client)
-        return self._note("client-partition", client)
-
-    def client_heal(self, client: str) -> FaultEntry:
-        """Connect the client again."""
-        self._api.heal(client)
-        return self._note("client-heal", client)
 
     # The rest.
 
@@ -226,6 +173,7 @@ class Faults:
             if host.crashed:
                 host.power_off("reset after a crash")
             host.power_on()
+        self._reach.mend_all()
         return self._note("end-all", "cluster")
 
     def stop(self) -> None:
@@ -233,15 +181,6 @@ class Faults:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-
-    def _host(self, node: str) -> Host:
-        return self._fleet.hosts[node]
-
-    def _note(self, verb: str, target: str, detail: str = "") -> FaultEntry:
-        entry = FaultEntry(self._clock.now(), verb, target, detail)
-        self._entries.append(entry)
-        log.debug("fault", verb=verb, target=target, detail=detail)
-        return entry
 
     def _later(self, delay_s: float, act: Callable[[], object]) -> None:
         def run() -> None:

@@ -52,6 +52,7 @@ class Host:
         self.settings = settings
         self.mains = True
         self.network = True
+        self.api_route = True
         self.storage = True
         self.frozen = False
         self.crashed = False
@@ -85,7 +86,21 @@ class Host:
     @property
     def connected(self) -> bool:
         """Whether packets reach the API server and back."""
-        return self.network and self._powered and not self.crashed
+        return self._online and self._powered and not self.crashed
+
+    @property
+    def _online(self) -> bool:
+        return self.network and self.api_route
+
+    @property
+    def answers(self) -> bool:
+        """Whether its kernel is up and answers what comes from the network."""
+        return self.works and self.network and self.kubelet.running
+
+    @property
+    def kubelet_serves(self) -> bool:
+        """Whether its kubelet answers requests, and not only the kernel behind its port."""
+        return self.kubelet.running and self.kubelet.gate.open
 
     @property
     def works(self) -> bool:
@@ -170,11 +185,11 @@ class Host:
         self.kubelet.start(warm=warm)
 
     def _start_handler(self) -> None:
-        self.handler.start(self.fleet.vmis_on(self.name) if self.network else {}, warm=False)
+        self.handler.start(self.fleet.vmis_on(self.name) if self._online else {}, warm=False)
 
     def kubelet_ready(self, *, warm: bool) -> None:
         """Give the registered kubelet the pods bound to this node."""
-        if self.network:
+        if self._online:
             self.kubelet.catch_up(self.fleet.pods_on(self.name), warm=warm)
 
     def _shut_down_os(self) -> None:
@@ -239,15 +254,25 @@ class Host:
     # Network and storage.
 
     def cut_network(self) -> None:
-        """Cut it off the API server; VMs go on writing."""
+        """Cut it off everybody: the API server, probes; VMs go on writing to their storage."""
         self.network = False
 
     def heal_network(self) -> None:
         """Connect it again; its watches are back a moment later."""
         if not self.network:
             self.network = True
-            if self._powered:
-                self._later(self.rng.uniform(*self.settings.reconnect_s), self._reconnected)
+            self._back_online()
+
+    def set_api_route(self, *, whole: bool) -> None:
+        """Let packets pass between it and the API server, or not; probes reach it all the same."""
+        if whole and not self.api_route:
+            self.api_route = True
+            self._back_online()
+        self.api_route = whole
+
+    def _back_online(self) -> None:
+        if self._powered and self._online:
+            self._later(self.rng.uniform(*self.settings.reconnect_s), self._reconnected)
 
     def cut_storage(self) -> None:
         """Cut it off the shared storage: guests' writes hang."""
