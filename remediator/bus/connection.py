@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from remediator.backoff import Backoff
-from remediator.bus.protocols import BusUnavailableError
+from remediator.bus.protocols import BusUnavailableError, NobodyAnswersError
 from remediator.bus.session import Callbacks, abort_transport, close_client, open_client
 from remediator.bus.settings import (
     EMBEDDED,
@@ -170,7 +170,8 @@ class BusConnection:
         """Ask and wait for one answer; give up at once when the connection breaks.
 
         Raises BusUnavailableError when there is none in time, when nobody listens (a stream that
-        does not exist answers so) or when disconnected: the outcome is then unknown.
+        does not exist answers so: NobodyAnswersError) or when disconnected: the outcome is then
+        unknown.
         """
         if not self.connected:
             raise BusUnavailableError("NATS is away")
@@ -178,7 +179,7 @@ class BusConnection:
         try:
             return await self._ask(client, subject, payload, headers, timeout_s)
         except nats.errors.NoRespondersError as error:
-            raise BusUnavailableError(f"nobody answers on {subject}") from error
+            raise NobodyAnswersError(f"nobody answers on {subject}") from error
         except TimeoutError as error:
             if self.epoch != epoch or not self._up.is_set():
                 raise BusUnavailableError(f"the connection broke while asking {subject}") from error

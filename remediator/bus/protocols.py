@@ -24,6 +24,10 @@ class BusUnavailableError(Exception):
     """NATS did not answer in time; whether the message was stored is unknown."""
 
 
+class NobodyAnswersError(BusUnavailableError):
+    """NATS is there, but nobody listens on the subject that was asked."""
+
+
 class JournalStream(Protocol):
     """The append-only stream of decisions."""
 
