@@ -151,7 +151,9 @@ class VmiFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Virtual
     ready: bool = False
     not_ready_why: str = ""  # reason of Ready=False: GuestNotRunning, PodTerminating, …
     agent_connected: bool = False
-    agent_known: bool = False  # the AgentConnected condition is there (True or False)
+    # The AgentConnected condition is there, or was in this run: KubeVirt removes it when the agent
+    # falls silent, so a lost agent is: known and not connected.
+    agent_known: bool = False
     probes_muted: bool = False  # annotation kubevirt.io/pause-guest-agent-probes
     paused: str = ""  # reason of the Paused condition: PausedByUser, PausedIOError, …
     live_migratable: bool | None = None  # None: not said yet

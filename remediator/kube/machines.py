@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from remediator.kube.metadata import Condition, KubeObject, KubeStruct, share_fields, status_of
+import re
+
+from remediator.kube.metadata import (
+    Condition,
+    KubeObject,
+    KubeStruct,
+    condition_of,
+    share_fields,
+    status_of,
+)
+
+_MUTES_AGENT_PROBES = "kubevirt.io/pause-guest-agent-probes"
+# What Go's strconv.ParseBool takes for true; virt-launcher reads the annotation with it.
+_TRUE = re.compile("1|t|T|true|TRUE|True")
 
 
 class VirtualMachineSpec(KubeStruct, frozen=True):
@@ -163,6 +176,43 @@ class VirtualMachineInstance(KubeObject, frozen=True):
     def agent_connected(self) -> bool:
         """The guest agent answers."""
         return status_of(self.conditions, "AgentConnected") == "True"
+
+    @property
+    def agent_known(self) -> bool:
+        """The AgentConnected condition is there; KubeVirt removes it when the agent is lost."""
+        return condition_of(self.conditions, "AgentConnected") is not None
+
+    @property
+    def not_ready_why(self) -> str:
+        """Reason of a Ready condition that is not True: GuestNotRunning, ContainersNotReady, …."""
+        ready = condition_of(self.conditions, "Ready")
+        return (ready.reason or "") if ready is not None and ready.status != "True" else ""
+
+    @property
+    def paused(self) -> str:
+        """Why it is paused: PausedByUser, PausedIOError, …; "" when it is not."""
+        paused = condition_of(self.conditions, "Paused")
+        if paused is None or paused.status != "True":
+            return ""
+        return paused.reason or "Paused"
+
+    @property
+    def live_migratable(self) -> bool | None:
+        """It can move while it runs; None when KubeVirt has not said yet."""
+        return {"True": True, "False": False}.get(status_of(self.conditions, "LiveMigratable"))
+
+    @property
+    def not_migratable_why(self) -> str:
+        """Reason of LiveMigratable=False: DisksNotLiveMigratable, …."""
+        condition = condition_of(self.conditions, "LiveMigratable")
+        if condition is None or condition.status != "False":
+            return ""
+        return condition.reason or ""
+
+    @property
+    def probes_muted(self) -> bool:
+        """Its owner has asked KubeVirt to let guest-agent probes pass."""
+        return _TRUE.fullmatch(self.annotations.get(_MUTES_AGENT_PROBES, "")) is not None
 
     @property
     def volumes(self) -> tuple[Volume, ...]:

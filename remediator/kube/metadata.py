@@ -11,6 +11,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import msgspec
 
@@ -108,6 +109,7 @@ class ObjectMeta(KubeStruct, frozen=True):
     annotations: dict[str, str] | None = None
     owner_references: tuple[OwnerReference, ...] | None = None
     deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
 
     def __post_init__(self) -> None:
         share_fields(self, "namespace")
@@ -163,6 +165,11 @@ class KubeObject(KubeStruct, frozen=True):
         """Somebody asked for its deletion; it waits for a grace period or for finalizers."""
         return self.metadata.deletion_timestamp is not None
 
+    @property
+    def deletion_grace_s(self) -> float:
+        """How long its deletion waits for an orderly end; 0.0 where nobody asked for one."""
+        return float(self.metadata.deletion_grace_period_seconds or 0)
+
     def owner(self, kind: str) -> OwnerReference | None:
         """Return the owner of this kind, the controlling one first; None when there is none."""
         owners = [ref for ref in self.metadata.owner_references or () if ref.kind == kind]
@@ -185,6 +192,14 @@ class Condition(KubeStruct, frozen=True):
 
     def __post_init__(self) -> None:
         share_fields(self, "type", "status", "reason")
+
+
+AnyCondition = TypeVar("AnyCondition", bound=Condition)
+
+
+def condition_of(conditions: Iterable[AnyCondition], kind: str) -> AnyCondition | None:
+    """Return the condition of this type, None when there is none."""
+    return next((item for item in conditions if item.type == kind), None)
 
 
 def status_of(conditions: Iterable[Condition], kind: str) -> str:

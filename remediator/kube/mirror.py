@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
@@ -35,10 +35,14 @@ class Sink(Protocol[Seen_contra]):
 
 
 class Mirror(Generic[T]):
-    """Objects by namespace and name; tells the sink of each real change, and of nothing else."""
+    """Objects by namespace and name; tells the sink of each real change, and of nothing else.
 
-    def __init__(self, sink: Sink[T]) -> None:
+    What ``keep`` refuses is not held: once held, it is gone from then on.
+    """
+
+    def __init__(self, sink: Sink[T], keep: Callable[[T], bool] | None = None) -> None:
         self._sink = sink
+        self._keep = keep
         self._objects: dict[Key, T] = {}
         self.objects: Mapping[Key, T] = MappingProxyType(self._objects)
         self.synced = False
@@ -46,6 +50,9 @@ class Mirror(Generic[T]):
     def put(self, obj: T) -> Key:
         """Take an object as it is now; unchanged ones (same version) are not reported."""
         key = (obj.namespace, obj.name)
+        if self._keep is not None and not self._keep(obj):
+            self.remove(key, obj)
+            return key
         old = self._objects.get(key)
         if old is not None:
             if old.resource_version == obj.resource_version and old.uid == obj.uid:

@@ -26,6 +26,7 @@ from remediator.kube.metadata import (
     format_time,
     parse_time,
 )
+from remediator.kube.migrations import VirtualMachineInstanceMigration
 from remediator.kube.nodes import (
     AttachedVolume,
     Lease,
@@ -38,11 +39,13 @@ from remediator.kube.nodes import (
     NodeSystemInfo,
     Taint,
 )
-from remediator.kube.pods import Pod, PodSpec, PodStatus
+from remediator.kube.pods import COMPUTE, HandlerPod, Pod, PodSpec, PodStatus
 from remediator.kube.resources import (
+    HANDLER_PODS,
     LAUNCHER_PODS,
     LEASES,
     MEDIK8S_LEASES,
+    MIGRATIONS,
     NODE_LEASES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
@@ -57,9 +60,12 @@ from remediator.kube.resources import (
 from remediator.kube.volumes import PersistentVolume, PersistentVolumeClaim, VolumeAttachment
 
 __all__ = [
+    "COMPUTE",
+    "HANDLER_PODS",
     "LAUNCHER_PODS",
     "LEASES",
     "MEDIK8S_LEASES",
+    "MIGRATIONS",
     "NODES",
     "NODE_LEASES",
     "PERSISTENT_VOLUMES",
@@ -70,6 +76,7 @@ __all__ = [
     "VOLUME_ATTACHMENTS",
     "AttachedVolume",
     "Condition",
+    "HandlerPod",
     "KubeObject",
     "Lease",
     "LeaseSpec",
@@ -91,6 +98,7 @@ __all__ = [
     "Taint",
     "VirtualMachine",
     "VirtualMachineInstance",
+    "VirtualMachineInstanceMigration",
     "VirtualMachineSpec",
     "VirtualMachineStatus",
     "VmiSpec",

@@ -65,7 +65,7 @@ class Reflector(Generic[T]):
         self._clock = clock
         self._rng = rng
         self._settings = settings or ReflectorSettings()
-        self._mirror = Mirror(sink)
+        self._mirror = Mirror(sink, resource.keep)
         self._progress = ProgressProof(sink.progressed, delay_s=self._settings.progress_delay_s)
         self._reader = PageReader(transport, resource, timeout_s=self._settings.list_timeout_s)
         self._decoder = EventDecoder(resource.item, resource.path)

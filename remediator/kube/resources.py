@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 from urllib.parse import quote
 
@@ -9,8 +10,9 @@ import msgspec
 
 from remediator.kube.machines import VirtualMachine, VirtualMachineInstance
 from remediator.kube.metadata import KubeObject
+from remediator.kube.migrations import VirtualMachineInstanceMigration
 from remediator.kube.nodes import Lease, Node
-from remediator.kube.pods import Pod
+from remediator.kube.pods import HandlerPod, Pod
 from remediator.kube.transport import Query
 from remediator.kube.volumes import PersistentVolume, PersistentVolumeClaim, VolumeAttachment
 
@@ -30,6 +32,8 @@ class Resource(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     namespace: str = ""  # "" looks at all namespaces
     label_selector: str = ""
     field_selector: str = ""
+    # What no selector of the API can tell apart: an object that this refuses is treated as gone.
+    keep: Callable[[T], bool] | None = None
 
     @property
     def path(self) -> str:
@@ -73,6 +77,14 @@ MEDIK8S_LEASES = msgspec.structs.replace(LEASES, namespace="medik8s-leases")
 
 PODS = Resource(api="/api/v1", plural="pods", item=Pod, namespaced=True)
 LAUNCHER_PODS = msgspec.structs.replace(PODS, label_selector="kubevirt.io=virt-launcher")
+# In whatever namespace KubeVirt is installed: kubevirt, openshift-cnv, harvester-system.
+HANDLER_PODS = Resource(
+    api="/api/v1",
+    plural="pods",
+    item=HandlerPod,
+    namespaced=True,
+    label_selector="kubevirt.io=virt-handler",
+)
 
 VIRTUAL_MACHINES = Resource(
     api="/apis/kubevirt.io/v1", plural="virtualmachines", item=VirtualMachine, namespaced=True
@@ -82,6 +94,14 @@ VIRTUAL_MACHINE_INSTANCES = Resource(
     plural="virtualmachineinstances",
     item=VirtualMachineInstance,
     namespaced=True,
+)
+# Those in flight. KubeVirt keeps five ended ones of each VM, and has no label that tells them.
+MIGRATIONS = Resource(
+    api="/apis/kubevirt.io/v1",
+    plural="virtualmachineinstancemigrations",
+    item=VirtualMachineInstanceMigration,
+    namespaced=True,
+    keep=lambda migration: not migration.ended,
 )
 
 PERSISTENT_VOLUME_CLAIMS = Resource(

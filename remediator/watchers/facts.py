@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+import msgspec
+
 from remediator.clock import Clock
-from remediator.engine.model import FactKind, Facts, NodeLeaseFacts
+from remediator.engine.model import FactKind, Facts, NodeLeaseFacts, PodFacts, VmiFacts
 from remediator.kube.metadata import KubeObject
-from remediator.kube.objects import Lease
+from remediator.kube.objects import Lease, VirtualMachineInstance
+from remediator.watchers.narrow import vmi_facts
 from remediator.watchers.outlet import Outlet
 
 T = TypeVar("T", bound=KubeObject)
+F = TypeVar("F", bound=Facts)
 
 
-class FactsSink(Generic[T]):
-    """Publishes objects whose facts changed. Keeps nothing: the reflector's store has it all."""
+class FactsSink(Generic[T, F]):
+    """Publishes objects whose facts changed. Keeps nothing: the reflector's store has it all.
 
-    def __init__(self, kind: FactKind, narrow: Callable[[T], Facts], outlet: Outlet) -> None:
+    ``same`` tells whether two states of an object come to the same, where equality is too strict.
+    """
+
+    def __init__(
+        self,
+        kind: FactKind,
+        narrow: Callable[[T], F],
+        outlet: Outlet,
+        *,
+        same: Callable[[F, F], bool] = operator.eq,
+    ) -> None:
         self._kind = kind
         self._narrow = narrow
         self._outlet = outlet
+        self._same = same
 
     def seen(self, obj: T, old: T | None, *, initial: bool) -> None:
         """Publish the object if a fact changed."""
@@ -28,7 +44,7 @@ class FactsSink(Generic[T]):
         if not self._outlet.is_open:
             return
         facts = self._narrow(obj)
-        if old is not None and self._narrow(old) == facts:
+        if old is not None and self._same(self._narrow(old), facts):
             return
         self._outlet.facts(facts, obj.resource_version)
 
@@ -47,6 +63,43 @@ class FactsSink(Generic[T]):
     def again(self, obj: T) -> None:
         """Offer a known object once more."""
         self._outlet.facts(self._narrow(obj), obj.resource_version)
+
+
+class InstanceSink(FactsSink[VirtualMachineInstance, VmiFacts]):
+    """VMIs, and whose guest agent was ever heard: KubeVirt's own status forgets it.
+
+    On a follower too, so that a new leader knows of an agent that was lost before its time.
+    """
+
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__(FactKind.VMI, self._instance_facts, outlet)
+        self._agents: set[str] = set()  # UIDs of VMIs
+
+    def seen(
+        self, obj: VirtualMachineInstance, old: VirtualMachineInstance | None, *, initial: bool
+    ) -> None:
+        """Publish the VMI if a fact changed; remember an agent."""
+        super().seen(obj, old, initial=initial)
+        if obj.agent_known:
+            self._agents.add(obj.uid)
+
+    def gone(self, obj: VirtualMachineInstance) -> None:
+        """Publish that the VMI is gone; forget its agent."""
+        super().gone(obj)
+        self._agents.discard(obj.uid)
+
+    def _instance_facts(self, vmi: VirtualMachineInstance) -> VmiFacts:
+        return vmi_facts(vmi, agent_seen=vmi.uid in self._agents)
+
+
+def same_pod(one: PodFacts, other: PodFacts) -> bool:
+    """Tell whether two states of a pod come to the same.
+
+    Why no node will do is told anew whenever some node changes: that changes no decision.
+    """
+    if one.unschedulable and other.unschedulable:
+        one = msgspec.structs.replace(one, unschedulable=other.unschedulable)
+    return one == other
 
 
 class NodeClaimSink:

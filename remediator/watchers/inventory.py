@@ -18,6 +18,7 @@ from remediator.kube.metadata import KubeObject
 from remediator.kube.objects import (
     LAUNCHER_PODS,
     MEDIK8S_LEASES,
+    MIGRATIONS,
     NODE_LEASES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
@@ -31,14 +32,14 @@ from remediator.kube.objects import (
 from remediator.kube.reflector import Key, Reflector, ReflectorSettings, Sink
 from remediator.kube.transport import Transport
 from remediator.watchers.canary import PERIOD_S, ProgressCanary
-from remediator.watchers.facts import FactsSink, NodeClaimSink
+from remediator.watchers.facts import FactsSink, InstanceSink, NodeClaimSink, same_pod
 from remediator.watchers.leases import LeaseSink
 from remediator.watchers.narrow import (
     attachment_facts,
     claim_facts,
+    migration_facts,
     pod_facts,
     vm_facts,
-    vmi_facts,
     volume_facts,
 )
 from remediator.watchers.nodes import NodeSink
@@ -55,6 +56,7 @@ _WAIT_S = 0.02
 _NEEDED = ("nodes", "leases", "vms", "vmis", "pods")
 
 T = TypeVar("T", bound=KubeObject)
+F = TypeVar("F", bound=Facts)
 T_contra = TypeVar("T_contra", bound=KubeObject, contravariant=True)
 
 
@@ -127,8 +129,10 @@ class InventoryWatchers:
         self._watch("leases", NODE_LEASES, self._leases)
         self._watch("node-claims", MEDIK8S_LEASES, NodeClaimSink(self._outlet, clock))
         self._watch("vms", VIRTUAL_MACHINES, self._facts(FactKind.VM, vm_facts))
-        self._watch("vmis", VIRTUAL_MACHINE_INSTANCES, self._facts(FactKind.VMI, vmi_facts))
-        self._watch("pods", LAUNCHER_PODS, self._facts(FactKind.POD, pod_facts))
+        self._watch("vmis", VIRTUAL_MACHINE_INSTANCES, InstanceSink(self._outlet))
+        pods = FactsSink(FactKind.POD, pod_facts, self._outlet, same=same_pod)
+        self._watch("pods", LAUNCHER_PODS, pods)
+        self._watch("migrations", MIGRATIONS, self._facts(FactKind.MIGRATION, migration_facts))
         self._watch("claims", PERSISTENT_VOLUME_CLAIMS, self._facts(FactKind.CLAIM, claim_facts))
         self._watch("volumes", PERSISTENT_VOLUMES, self._facts(FactKind.VOLUME, volume_facts))
         self._watch(
@@ -245,7 +249,7 @@ class InventoryWatchers:
             sink.synced()
         return True
 
-    def _facts(self, kind: FactKind, narrow: Callable[[T], Facts]) -> FactsSink[T]:
+    def _facts(self, kind: FactKind, narrow: Callable[[T], F]) -> FactsSink[T, F]:
         return FactsSink(kind, narrow, self._outlet)
 
     def _watch(self, name: str, resource: Resource[T], sink: _Speaker[T]) -> Mapping[Key, T]:

@@ -12,6 +12,7 @@ import structlog
 from remediator.engine.model import (
     AttachmentFacts,
     ClaimFacts,
+    MigrationFacts,
     NodeFacts,
     PodFacts,
     RunStrategy,
@@ -26,6 +27,7 @@ from remediator.kube.objects import (
     Pod,
     VirtualMachine,
     VirtualMachineInstance,
+    VirtualMachineInstanceMigration,
     VolumeAttachment,
 )
 
@@ -34,6 +36,9 @@ log = structlog.get_logger(__name__)
 ZONE = "topology.kubernetes.io/zone"
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 _SCHEDULABLE = "kubevirt.io/schedulable"  # virt-handler writes it with every heartbeat
+# KubeVirt goes back and forth between them with the kubelet; it is one trouble.
+_SAME_STATUS = {"ErrImagePull": "ImagePullBackOff"}
+_TEXT_LIMIT = 300  # of messages, which list what is wrong with each node
 
 # Ours, and medik8s' exclude-from-remediation and its kin.
 _KEPT_DOMAINS = ("remediator.io/", "remediation.medik8s.io/")
@@ -73,6 +78,8 @@ def node_facts(node: Node, label_keys: Collection[str] = ()) -> NodeFacts:
         labels=kept(labels, label_keys),
         annotations=kept(node.annotations),
         kubevirt=_SCHEDULABLE in labels,
+        # Anything but "true" keeps new VMs away: that is what their node selector asks for.
+        schedulable=labels.get(_SCHEDULABLE, "true") == "true",
         address=node.internal_ip,
         kubelet_port=node.kubelet_port or _KUBELET_PORT,
         machine=_machine(node.annotations),
@@ -103,11 +110,16 @@ def vm_facts(vm: VirtualMachine) -> VmFacts:
         labels=kept(vm.labels),
         annotations=kept(vm.annotations),
         deleting=vm.deleting,
+        status=_SAME_STATUS.get(vm.printable_status, vm.printable_status),
     )
 
 
-def vmi_facts(vmi: VirtualMachineInstance) -> VmiFacts:
-    """Narrow a VirtualMachineInstance."""
+def vmi_facts(vmi: VirtualMachineInstance, *, agent_seen: bool = False) -> VmiFacts:
+    """Narrow a VirtualMachineInstance; ``agent_seen``: its guest agent answered before.
+
+    KubeVirt removes the condition when the agent falls silent, so a lost agent and one that was
+    never there look alike to whoever has not seen it.
+    """
     return VmiFacts(
         namespace=vmi.namespace,
         name=vmi.name,
@@ -116,7 +128,13 @@ def vmi_facts(vmi: VirtualMachineInstance) -> VmiFacts:
         node=vmi.node_name,
         owned=bool(vmi.vm_name),
         ready=vmi.ready,
+        not_ready_why=vmi.not_ready_why,
         agent_connected=vmi.agent_connected,
+        agent_known=agent_seen or vmi.agent_known,
+        probes_muted=vmi.probes_muted,
+        paused=vmi.paused,
+        live_migratable=vmi.live_migratable,
+        not_migratable_why=vmi.not_migratable_why,
         claims=vmi.claims,
         ephemeral=vmi.ephemeral,
         migrating_to=vmi.migrating_to,
@@ -136,6 +154,21 @@ def pod_facts(pod: Pod) -> PodFacts:
         phase=pod.phase,
         migration_target=pod.migration_target,
         deleting=pod.deleting,
+        grace_s=pod.deletion_grace_s,
+        restarts=pod.restarts,
+        waiting=pod.waiting,
+        unschedulable=pod.unschedulable[:_TEXT_LIMIT],
+    )
+
+
+def migration_facts(migration: VirtualMachineInstanceMigration) -> MigrationFacts:
+    """Narrow a VirtualMachineInstanceMigration."""
+    return MigrationFacts(
+        namespace=migration.namespace,
+        name=migration.name,
+        uid=migration.uid,
+        vmi=migration.vmi_name,
+        phase=migration.phase,
     )
 
 

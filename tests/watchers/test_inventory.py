@@ -431,6 +431,7 @@ async def test_health_tells_what_is_synced_absent_and_when_it_was_heard(full):
         "vms",
         "vmis",
         "pods",
+        "migrations",
         "claims",
         "volumes",
         "attachments",
