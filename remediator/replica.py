@@ -96,6 +96,7 @@ class Replica:
             rng=rng,
             identity=settings.identity,
             label_keys=label_keys(settings.policies),
+            conditions={rule.type: rule.bad for rule in settings.engine.detection.conditions},
             # In observe mode nothing is written but the election's Lease in our own namespace.
             settings=msgspec.structs.replace(
                 settings.watchers, canary=settings.watchers.canary and settings.enforce

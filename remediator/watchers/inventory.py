@@ -91,7 +91,8 @@ class _Speaker(Sink[T_contra], Protocol[T_contra]):
 class InventoryWatchers:
     """Reflectors of everything that decisions need, from their first list to events on the bus.
 
-    ``label_keys`` are the node labels that policies select by.
+    ``label_keys`` are the node labels that policies select by, ``conditions`` the node conditions
+    that are told, each with its bad status.
 
     ``run`` works until cancelled. Nothing is published before ``lead``; from then on everything
     known is offered again, as it is after each ``republish`` (streams in memory do not survive a
@@ -107,6 +108,7 @@ class InventoryWatchers:
         rng: random.Random,
         identity: str,
         label_keys: frozenset[str] = frozenset(),
+        conditions: Mapping[str, str] | None = None,
         settings: WatcherSettings | None = None,
     ) -> None:
         settings = settings or WatcherSettings()
@@ -121,7 +123,7 @@ class InventoryWatchers:
                 KubeClient(transport), clock, identity, period_s=settings.canary_period_s
             )
         self._leases = LeaseSink(self._outlet, clock, self._canary)
-        self._nodes = NodeSink(self._outlet, clock, label_keys)
+        self._nodes = NodeSink(self._outlet, clock, label_keys, conditions)
         self._offer_again = asyncio.Event()
         # The order of ``republish``: nodes before what runs on them.
         self._watches: dict[str, tuple[Reflector[Any], _Speaker[Any]]] = {}

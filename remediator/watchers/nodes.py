@@ -1,4 +1,7 @@
-"""The node watch: facts about nodes, the kubelet's Ready condition, virt-handler's heartbeat.
+"""The node watch: facts about nodes, their conditions, virt-handler's heartbeat.
+
+The Ready condition is the kubelet plane's own word. The others that the settings name (by whoever
+they are written: kubelet, node-problem-detector, …) are aspects of the same plane.
 
 What proves its progress: any event and any bookmark. Nodes are written at least every 5 minutes by
 their kubelets and every 60 to 132 s by virt-handler, and the API server sends a bookmark about once
@@ -9,12 +12,14 @@ place for one, and the handler plane is a slow witness anyway.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
 from remediator.clock import Clock
 from remediator.engine.model import FactKind, Plane, Reading, Signal, node_subject
-from remediator.kube.objects import Node, parse_time
+from remediator.kube.metadata import condition_of
+from remediator.kube.objects import Node, NodeCondition, parse_time
 from remediator.watchers.facts import FactsSink
 from remediator.watchers.narrow import node_facts
 from remediator.watchers.outlet import Outlet, ProgressMark
@@ -27,13 +32,21 @@ _DETAIL_LIMIT: Final = 200
 
 
 class NodeSink:
-    """Publishes a Node's facts, and what it says on the planes ``kubelet`` and ``handler``."""
+    """Publishes a Node's facts, and what it says on the planes ``kubelet`` and ``handler``.
+
+    ``conditions``: which conditions besides Ready are told, and the status of each that is bad.
+    """
 
     def __init__(
-        self, outlet: Outlet, clock: Clock, label_keys: frozenset[str] = frozenset()
+        self,
+        outlet: Outlet,
+        clock: Clock,
+        label_keys: frozenset[str] = frozenset(),
+        conditions: Mapping[str, str] | None = None,
     ) -> None:
         self._outlet = outlet
         self._clock = clock
+        self._conditions = dict(conditions or {})
         narrow = partial(node_facts, label_keys=label_keys)
         self._facts = FactsSink(FactKind.NODE, narrow, outlet)
         self._mark = ProgressMark(WATCH, outlet, clock)
@@ -45,6 +58,8 @@ class NodeSink:
         self._facts.seen(obj, old, initial=initial)
         if old is None or _ready(old) != _ready(obj):
             self._kubelet(obj, first=old is None)
+        for kind in self._conditions:
+            self._condition(kind, obj, old, first=old is None)
         if old is None or old.annotations.get(HEARTBEAT) != obj.annotations.get(HEARTBEAT):
             self._handler(obj, first=old is None)
 
@@ -64,6 +79,8 @@ class NodeSink:
         """Offer a known node once more; its heartbeat as found, of unknown age."""
         self._facts.again(obj)
         self._kubelet(obj, first=True)
+        for kind in self._conditions:
+            self._condition(kind, obj, None, first=True)
         self._handler(obj, first=True)
 
     def close(self) -> None:
@@ -76,6 +93,26 @@ class NodeSink:
         signal = self._signal(obj, Plane.KUBELET, reading, detail, first=first)
         message_id = f"kubelet:{obj.uid}:{obj.resource_version}"
         self._outlet.signal(signal, message_id)
+
+    def _condition(self, kind: str, obj: Node, old: Node | None, *, first: bool) -> None:
+        """Tell a condition that came, changed its status, or went."""
+        now = condition_of(obj.conditions, kind)
+        before = condition_of(old.conditions, kind) if old is not None else None
+        if (now.status if now else None) == (before.status if before else None):
+            return
+        reading, detail = self._read(kind, now)
+        signal = self._signal(obj, Plane.KUBELET, reading, detail, first=first, aspect=kind)
+        self._outlet.signal(signal, f"condition:{kind}:{obj.uid}:{obj.resource_version}")
+
+    def _read(self, kind: str, condition: NodeCondition | None) -> tuple[Reading, str]:
+        if condition is None:
+            return Reading.UNKNOWN, f"no {kind} condition any more"
+        said = " ".join(filter(None, (condition.reason, condition.message)))
+        detail = f"{kind}={condition.status} {said}".strip()[:_DETAIL_LIMIT]
+        if condition.status == self._conditions[kind]:
+            return Reading.DOWN, detail
+        # Of a node that is silent, Kubernetes calls what its kubelet reported Unknown.
+        return Reading.UNKNOWN if condition.status == "Unknown" else Reading.UP, detail
 
     def _handler(self, obj: Node, *, first: bool) -> None:
         beat = obj.annotations.get(HEARTBEAT)
@@ -90,7 +127,14 @@ class NodeSink:
         self._outlet.beat(signal, f"handler:{obj.uid}:{obj.resource_version}")
 
     def _signal(
-        self, obj: Node, plane: Plane, reading: Reading, detail: str, *, first: bool
+        self,
+        obj: Node,
+        plane: Plane,
+        reading: Reading,
+        detail: str,
+        *,
+        first: bool,
+        aspect: str = "",
     ) -> Signal:
         return Signal(
             plane=plane,
@@ -98,6 +142,7 @@ class NodeSink:
             subject=node_subject(obj.name),
             reading=reading,
             at=self._clock.now(),
+            aspect=aspect,
             detail=detail,
             first=first,
         )
