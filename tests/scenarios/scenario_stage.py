@@ -193,6 +193,7 @@ class Stage(Rehearsal):
         error = task.exception()
         if isinstance(error, AppendRefusedError) and not self._stopping:
             del self.replicas[name], self.alive[name]
+            self.leave(name)
             self.note(f"{name} exits: {error}")
             asyncio.get_running_loop().call_later(CONTAINER_RESTART_S, self.start_replica)
 
@@ -203,10 +204,7 @@ class Stage(Rehearsal):
 
     def do_kill_daemon(self, which: str = "leader") -> None:
         for name in [self.leader()] if which == "leader" else list(self.replicas):
-            task = self.replicas.pop(name)
-            del self.alive[name]
-            task.cancel()
-            self.dead.append(task)
+            self.end(name)
             self.note(f"kill -9 {name}")
 
     def do_start_daemon(self, count: int = 1) -> None:

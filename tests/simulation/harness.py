@@ -3,6 +3,9 @@
 ``Rehearsal`` puts both together: watchers, engine, actions and election are the daemon's own; NATS
 is ``bus.memory``, the API server and the BMCs answer without sockets. It can kill the replica at
 any record, start another, and judges by the truth ledger.
+
+Every replica stands somewhere: in a zone, perhaps on a host of the cluster. It loses the API
+server, NATS, the BMCs and the hosts that it probes as its place does, and dies with its host.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+from links import Asks, BusLink, JournalLink
 
 from remediator.actions.fence.devices import FenceDevices
 from remediator.bus.memory import MemoryBus, MemoryJournal
@@ -27,12 +33,24 @@ from remediator.policy.loader import load_directory, shipped_directory
 from remediator.replica import Doors, Replica, ReplicaSettings
 from remediator.sim.cluster import SimCluster
 from remediator.sim.cluster_spec import ClusterSpec
+from remediator.sim.reach import NATS, Place
 from remediator.sim.resources import NAMESPACES
 
 EPOCH = 1_800_000_000.0
 CLIENT = "remediator"
 
 _PASSWORD = Path(tempfile.gettempdir()) / "remediator-sim-bmc-password"
+
+
+# How often a place is looked at: a process on a dead host ends, and starts again when it boots.
+PLACES_CHECK_S = 0.5
+
+
+class Seat(NamedTuple):
+    """Where a replica runs: in a zone, and perhaps on a host of the cluster that it looks after."""
+
+    zone: str
+    host: str = ""
 
 
 class AuditedTransport:
@@ -136,10 +154,12 @@ class Rehearsal:
         policies: Sequence[Policy] | None = None,
         engine: EngineSettings | None = None,
         seed: int = 0,
+        seats: Sequence[Seat] = (),
     ) -> None:
         self.clock = Clock(epoch_at_start=EPOCH)
         self.cluster = SimCluster(spec, clock=self.clock)
         self.bus = MemoryBus()
+        self.asks = Asks()
         self.journal = MemoryJournal()
         self.writes: list[tuple[str, str]] = []
         self.on_act: Callable[[str, str], None] = lambda _what, _target: None
@@ -148,6 +168,10 @@ class Rehearsal:
         self.replicas: dict[str, asyncio.Task[None]] = {}
         self.alive: dict[str, Replica] = {}
         self.dead: list[asyncio.Task[None]] = []
+        self.places: dict[str, Place] = {}
+        self.links: dict[str, BusLink] = {}
+        self._free_seats = list(seats)
+        self._watching_places: asyncio.Task[None] | None = None
         self.fenced = tuple(fenced)
         self._enforce = enforce
         self._policies = load_directory(shipped_directory()) if policies is None else policies
@@ -164,10 +188,15 @@ class Rehearsal:
                 {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
             )
         await self.cluster.start()
+        self.cluster.reach.listen(self._networks_changed)
+        if any(seat.host for seat in self._free_seats):
+            self._watching_places = asyncio.create_task(self._watch_places(), name="places")
         for _ in range(replicas):
             self.start_replica()
 
     async def stop(self) -> None:
+        if self._watching_places is not None:
+            self._watching_places.cancel()
         for name in list(self.replicas):
             await self.kill(name)
         if self.dead:
@@ -179,6 +208,11 @@ class Rehearsal:
     def start_replica(self) -> str:
         self._started += 1
         name = f"{CLIENT}-{self._started}"
+        place = self._take_seat(name)
+        reach = self.cluster.reach
+        link = BusLink(self.bus, self.asks, lambda: reach.passes(place, NATS))
+        self.links[name] = link
+        journal = JournalLink(self.journal, lambda: reach.passes(place, NATS))
         transport = AuditedTransport(self.cluster.memory_transport(name), self._wrote)
         device = RedfishDevice(
             name="bmc",
@@ -190,14 +224,14 @@ class Rehearsal:
         devices = FenceDevices(
             [device] if self.fenced else [],
             self.clock,
-            http=lambda _device: AuditedHttp(self.cluster.memory_http(), self._reset),
+            http=lambda _device: AuditedHttp(self.cluster.memory_http(place), self._reset),
         )
         replica = Replica(
             Doors(
                 cluster=transport,
-                publisher=self.bus,
-                source=lambda: self.bus,
-                journal=DeadlyJournal(self.journal, lambda seq: self._stored(name, seq)),
+                publisher=link,
+                source=lambda: link,
+                journal=DeadlyJournal(journal, lambda seq: self._stored(name, seq)),
                 devices=devices,
             ),
             ReplicaSettings(
@@ -229,11 +263,17 @@ class Rehearsal:
 
     def _crash(self, name: str) -> None:
         if name in self.replicas:
-            task = self.replicas.pop(name)
-            del self.alive[name]
-            task.cancel()
-            self.dead.append(task)
+            self.end(name)
             asyncio.get_running_loop().call_later(2.0, self.start_replica)
+
+    def end(self, name: str) -> asyncio.Task[None]:
+        """Cancel a replica as kill -9 would, and free its seat."""
+        task = self.replicas.pop(name)
+        del self.alive[name]
+        self.leave(name)
+        task.cancel()
+        self.dead.append(task)
+        return task
 
     def _wrote(self, method: str, path: str) -> None:
         self.writes.append((method, path))
@@ -245,12 +285,56 @@ class Rehearsal:
 
     async def kill(self, name: str) -> None:
         """End a replica as kill -9 would: what it had sent is sent, nothing more follows."""
-        task = self.replicas.pop(name)
-        del self.alive[name]
-        task.cancel()
+        task = self.end(name)
         await asyncio.wait({task})
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
+
+    # --- places ----------------------------------------------------------------------------------
+
+    def _take_seat(self, name: str) -> Place:
+        """Return where the next replica runs: the first free seat whose host, if any, works."""
+        hosts = self.cluster.hosts
+        for seat in self._free_seats:
+            if not seat.host or hosts[seat.host].works:
+                self._free_seats.remove(seat)
+                break
+        else:
+            zones = sorted({host.spec.zone for host in hosts.values()})
+            seat = Seat(zones[(self._started - 1) % len(zones)])
+        place = self.places[name] = Place(name, seat.zone, seat.host)
+        self.cluster.reach.stand(place)
+        return place
+
+    def leave(self, name: str) -> None:
+        """Free the seat of a replica that has ended; the next to start takes it."""
+        place = self.places.pop(name, None)
+        self.links.pop(name, None)
+        if place is not None:
+            self.cluster.reach.leave(name)
+            self._free_seats.insert(0, Seat(place.zone, place.host))
+
+    def _networks_changed(self) -> None:
+        for name, link in self.links.items():
+            if link.refresh() and name in self.alive:
+                self.alive[name].start_over()  # as the daemon does when NATS is back
+
+    async def _watch_places(self) -> None:
+        """End replicas with their hosts, and start them again where their hosts are back."""
+        waiting = 0
+        while True:
+            await asyncio.sleep(PLACES_CHECK_S)
+            for name, place in list(self.places.items()):
+                if not self.cluster.reach.alive(place) and name in self.replicas:
+                    self.end(name)
+                    waiting += 1
+            back = [seat for seat in self._free_seats if seat.host and self._booted(seat.host)]
+            for _ in back[:waiting]:
+                waiting -= 1
+                self.start_replica()
+
+    def _booted(self, host: str) -> bool:
+        return self.cluster.hosts[host].answers
 
     # --- time ------------------------------------------------------------------------------------
 

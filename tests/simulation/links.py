@@ -1,0 +1,144 @@
+"""One client's way to the bus and the journal in memory, which may be cut while others' are whole.
+
+As with NATS: what is offered meanwhile waits, newest per subject; what others publish is missed; an
+append stays unacknowledged until its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from remediator.bus.memory import MemoryBus
+from remediator.bus.protocols import BusUnavailableError, JournalStream
+
+APPEND_DEADLINE_S = 10.0
+Deliver = Callable[[str, bytes], None]
+
+
+class Asks:
+    """The calls to all vantage points: heard by whoever is connected now."""
+
+    def __init__(self) -> None:
+        self.heard: list[Callable[[str], None]] = []
+        self.made: list[str] = []
+
+    def ask(self, node: str) -> None:
+        self.made.append(node)
+        for heard in tuple(self.heard):
+            asyncio.get_running_loop().call_soon(heard, node)
+
+
+class BusLink:
+    """A publisher, a source and an ask channel over one connection. ``whole``: it works now."""
+
+    def __init__(self, bus: MemoryBus, asks: Asks, whole: Callable[[], bool]) -> None:
+        self._bus = bus
+        self._asks = asks
+        self._whole = whole
+        self._waiting: dict[str, tuple[bytes, dict]] = {}
+        self._mended = asyncio.Event()
+        self.was_cut = False
+
+    @property
+    def pending(self) -> int:
+        return len(self._waiting) + self._bus.pending
+
+    def offer(self, subject: str, payload: bytes, **how: object) -> None:
+        if self._whole():
+            self._bus.offer(subject, payload, **how)
+        else:
+            self._waiting.pop(subject, None)
+            self._waiting[subject] = (payload, how)
+
+    async def flush(self, deadline_s: float) -> bool:
+        try:
+            async with asyncio.timeout(deadline_s):
+                while not self._whole():
+                    await self._mended.wait()
+        except TimeoutError:
+            return False
+        return await self._bus.flush(deadline_s)
+
+    def refresh(self) -> bool:
+        """Look at the line again; True when it has just been mended."""
+        if not self._whole():
+            self.was_cut = True
+            return False
+        if not self.was_cut:
+            return False
+        self.was_cut = False
+        waiting, self._waiting = self._waiting, {}
+        for subject, (payload, how) in waiting.items():
+            self._bus.offer(subject, payload, **how)
+        mended, self._mended = self._mended, asyncio.Event()
+        mended.set()
+        return True
+
+    async def run(self, deliver: Deliver) -> None:
+        def pass_on(subject: str, payload: bytes) -> None:
+            if self._whole():
+                deliver(subject, payload)
+
+        await self._bus.run(pass_on)
+
+    async def attached(self, timeout_s: float) -> None:
+        if not self._whole():
+            await asyncio.sleep(timeout_s)
+            raise BusUnavailableError(f"no stream to follow in {timeout_s:g} s")
+        await self._bus.attached(timeout_s)
+
+    def ask(self, node: str) -> None:
+        if self._whole():
+            self._asks.ask(node)
+
+    async def listen(self, heard: Callable[[str], None]) -> None:
+        def pass_on(node: str) -> None:
+            if self._whole():
+                heard(node)
+
+        self._asks.heard.append(pass_on)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._asks.heard.remove(pass_on)
+
+
+class JournalLink:
+    """One client's way to the journal."""
+
+    def __init__(self, inner: JournalStream, whole: Callable[[], bool]) -> None:
+        self._inner = inner
+        self._whole = whole
+
+    async def append(
+        self, subject: str, payload: bytes, *, expected_last_seq: int, message_id: str
+    ) -> int:
+        await self._passed()
+        return await self._inner.append(
+            subject, payload, expected_last_seq=expected_last_seq, message_id=message_id
+        )
+
+    async def read(self, from_seq: int):
+        self._check()
+        async for record in self._inner.read(from_seq):
+            self._check()
+            yield record
+
+    async def last_seq(self) -> int:
+        self._check()
+        return await self._inner.last_seq()
+
+    def _check(self) -> None:
+        if not self._whole():
+            raise BusUnavailableError("the journal cannot be reached")
+
+    async def _passed(self) -> None:
+        """Wait for the line, as long as an append waits for its acknowledgement."""
+        deadline = asyncio.get_running_loop().time() + APPEND_DEADLINE_S
+        while not self._whole():
+            if asyncio.get_running_loop().time() >= deadline:
+                raise BusUnavailableError(
+                    f"the journal did not acknowledge in {APPEND_DEADLINE_S:g} s"
+                )
+            await asyncio.sleep(0.1)
