@@ -45,6 +45,7 @@ class Hosts(msgspec.Struct, frozen=True, kw_only=True):
 
     os_boot_s: float = 30.0  # from power on to running kubelet
     heartbeat_s: float = 60.0  # of virt-handler, before jitter
+    lease_period_s: float = 10.0  # of the kubelet
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +58,20 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     api_latency_s: float = 0.0
     vms: tuple[Vm, ...] = ()
     hosts: Hosts = Hosts()
+    lease_periods_s: dict[str, float] = {}  # of single kubelets that renew faster or slower
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a replica or a prober runs: in a zone, and perhaps on a host of the cluster."""
+
+    zone: str
+    host: str = ""
+
+
+class Vantage(Place, frozen=True, kw_only=True):
+    """A prober that runs on its own: ``remediator probe``."""
+
+    name: str
 
 
 class Daemon(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +81,9 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int = 1
     fenced: tuple[str, ...] = ("*",)  # nodes that have a fence device, as shell patterns
     engine: EngineSettings = EngineSettings()
+    places: tuple[Place, ...] = ()  # of the replicas; else in the zones by turns, on no host
+    probes: bool = True  # each replica is a vantage point
+    vantages: tuple[Vantage, ...] = ()
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +137,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             namespaces=tuple(namespaces) or ("default",),
             api_latency_s=self.cluster.api_latency_s,
             hosts=HostSettings(
-                os_boot_s=self.cluster.hosts.os_boot_s, heartbeat_s=self.cluster.hosts.heartbeat_s
+                os_boot_s=self.cluster.hosts.os_boot_s,
+                heartbeat_s=self.cluster.hosts.heartbeat_s,
+                lease_period_s=self.cluster.hosts.lease_period_s,
             ),
         )
 

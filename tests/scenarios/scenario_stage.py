@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Coroutine
 from typing import Any
 
-from harness import Rehearsal
+from harness import Rehearsal, Seat
 from scenario_file import Event, Scenario
+from scenario_objects import ObjectVerbs
 from scenario_outcome import Played, look, words_of
 
 from remediator.bus.protocols import AppendRefusedError
@@ -28,7 +30,7 @@ from remediator.sim.timestamps import rfc3339_micro
 CONTAINER_RESTART_S = 2.0
 
 
-class Stage(Rehearsal):
+class Stage(ObjectVerbs, Rehearsal):
     """A rehearsal of one scenario. Verbs are the methods ``do_…``."""
 
     def __init__(self, scenario: Scenario) -> None:
@@ -38,7 +40,13 @@ class Stage(Rehearsal):
             fenced=scenario.daemon.fenced,
             engine=scenario.daemon.engine,
             seed=scenario.cluster.seed,
+            seats=[Seat(place.zone, place.host) for place in scenario.daemon.places],
         )
+        for node, period_s in scenario.cluster.lease_periods_s.items():
+            host = self.cluster.hosts[node]
+            host.settings = dataclasses.replace(
+                host.settings, lease_period_s=period_s, lease_duration_s=round(4 * period_s)
+            )
         self.played = Played(scenario)
         self._scenario = scenario
         self._waiting: list[Event] = []
