@@ -25,6 +25,7 @@ from remediator.bus.embedded import EmbeddedServer, EmbeddedServerError
 from remediator.bus.journal_stream import NatsJournal
 from remediator.bus.protocols import AppendRefusedError, BusUnavailableError
 from remediator.bus.publisher import Publisher
+from remediator.bus.queries import round_trip
 from remediator.bus.settings import EMBEDDED, NatsConfigError
 from remediator.bus.streams import StreamUnfitError, ensure_all
 from remediator.clock import Clock
@@ -33,7 +34,7 @@ from remediator.engine.chain import ChainError
 from remediator.engine.settings import FenceMethod
 from remediator.exit_codes import ExitCode
 from remediator.fence_settings import RedfishDevice
-from remediator.health import measure, measure_lag, readiness
+from remediator.health import measure, readiness
 from remediator.journal.projector import Projector
 from remediator.journal.schema import StoreError
 from remediator.journal.store import DecisionStore
@@ -43,6 +44,7 @@ from remediator.kube.errors import ApiError
 from remediator.kube.objects import NODES
 from remediator.kube.transport import TransportError
 from remediator.logs import register_secret
+from remediator.own_health import LoopLag, Senses
 from remediator.policy.loader import PolicyError, load_directory
 from remediator.replica import Doors, Replica, ReplicaSettings
 
@@ -153,6 +155,7 @@ async def _run(settings: Settings) -> None:
         stack.push_async_callback(devices.close)
         publisher = Publisher(connection, rng=rng)
         projector = Projector(journal, store)
+        lag = LoopLag()
         replica = Replica(
             Doors(
                 cluster=cluster,
@@ -176,6 +179,10 @@ async def _run(settings: Settings) -> None:
             ),
             clock,
             rng,
+            senses=Senses(
+                loop_lag=lag.take,
+                round_trip=lambda timeout_s: round_trip(connection, timeout_s),
+            ),
         )
         replica.on_overrun = _give_up
 
@@ -203,7 +210,7 @@ async def _run(settings: Settings) -> None:
             tasks.create_task(publisher.run(), name="publisher")
             tasks.create_task(projector.run(), name="projector")
             tasks.create_task(measure(replica, connection, publisher, clock), name="metrics")
-            tasks.create_task(measure_lag(), name="lag")
+            tasks.create_task(lag.run(), name="lag")
             if server is not None:
                 tasks.create_task(server.run(), name="nats-server")
             try:

@@ -11,12 +11,10 @@ from remediator.bus.publisher import Publisher
 from remediator.clock import Clock
 from remediator.journal.projector import Projector
 from remediator.metrics import METRICS, Metrics
+from remediator.own_health import WATCH_QUIET_S
 from remediator.replica import Replica
 
-# Bookmarks come about every minute: a watch that missed three is worth saying.
-WATCH_QUIET_S = 180.0
 MEASURE_EVERY_S = 5.0
-LAG_EVERY_S = 0.5
 
 
 def readiness(
@@ -78,12 +76,3 @@ async def measure(
             counter.inc(total - counted[name])
             counted[name] = total
         await asyncio.sleep(MEASURE_EVERY_S)
-
-
-async def measure_lag(metrics: Metrics = METRICS) -> None:
-    """Observe how late the event loop runs its timers, until cancelled."""
-    loop = asyncio.get_running_loop()
-    while True:
-        due_at = loop.time() + LAG_EVERY_S
-        await asyncio.sleep(LAG_EVERY_S)
-        metrics.loop_lag.observe(max(0.0, loop.time() - due_at))

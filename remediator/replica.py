@@ -27,8 +27,10 @@ from remediator.journal.replay import replay
 from remediator.journal.writer import JournalWriter
 from remediator.kube.client import KubeClient
 from remediator.kube.election import ElectionSettings, LeaderElector
+from remediator.kube.measured import MeasuredTransport, RequestTimes
 from remediator.kube.transport import Transport
 from remediator.leader import EngineOverrunError, Term
+from remediator.own_health import OwnHealthMonitor, Senses
 from remediator.policy.loader import label_keys
 from remediator.power import PowerReading
 from remediator.probes.power import PowerProbe, PowerProbeSettings
@@ -76,21 +78,33 @@ class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replica:
-    """Runs until cancelled, or until it finds that it must not go on."""
+    """Runs until cancelled, or until it finds that it must not go on.
+
+    ``senses`` are what it measures of its own health beyond its watches and requests.
+    """
 
     def __init__(
-        self, doors: Doors, settings: ReplicaSettings, clock: Clock, rng: random.Random
+        self,
+        doors: Doors,
+        settings: ReplicaSettings,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        senses: Senses | None = None,
     ) -> None:
         self._doors = doors
         self._settings = settings
         self._clock = clock
         self._rng = rng
-        self._client = KubeClient(doors.cluster)
+        self._senses = senses
+        self._request_times = RequestTimes(clock)
+        cluster = MeasuredTransport(doors.cluster, self._request_times)
+        self._client = KubeClient(cluster)
         self._engine = self._new_engine()
         self._catching_up = asyncio.Lock()
         self._leading = False
         self.watchers = InventoryWatchers(
-            doors.cluster,
+            cluster,
             doors.publisher,
             clock,
             rng=rng,
@@ -210,6 +224,14 @@ class Replica:
             late_renewal_s=settings.engine.detection.contradiction_after_s,
         )
         source = doors.source()
+        monitor = OwnHealthMonitor(
+            self._clock,
+            offer=term.offer,
+            watches=self.watchers.health,
+            requests=self._request_times,
+            detection=settings.engine.detection,
+            senses=self._senses,
+        )
 
         async def begin() -> None:
             await source.attached(ATTACH_S)
@@ -220,8 +242,10 @@ class Replica:
         try:
             async with asyncio.TaskGroup() as tasks:
                 probing = tasks.create_task(probe.run(), name="power-probe")
+                measuring = tasks.create_task(monitor.run(), name="own-health")
                 await term.run(settings.identity, epoch, source, runner, begin)
                 probing.cancel()
+                measuring.cancel()
         except* EngineOverrunError as errors:
             # Giving the Lease back and standing again brings a new engine and a whole picture.
             log.warning("term_starts_over", why=str(errors.exceptions[0]))
