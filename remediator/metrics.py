@@ -69,6 +69,22 @@ class Metrics:
             for plane in Plane
             for reading in Reading
         }
+        probes = Counter(
+            "remediator_probes_total",
+            "Network probes of this vantage point, by protocol and what they heard.",
+            ["protocol", "heard"],
+            registry=self.registry,
+        )
+        self._probes = {
+            (protocol, heard): probes.labels(protocol, heard)
+            for protocol in ("tcp", "icmp", "https")
+            for heard in ("answer", "silence", "nothing")
+        }
+        self.vantage_up = Gauge(
+            "remediator_vantage_up",
+            "1 while this vantage point reaches its references; else it judges no node.",
+            registry=self.registry,
+        )
         self.watch_lag = Gauge(
             "remediator_watch_lag_seconds",
             "Time since a watch last proved that it hears the API server.",
@@ -201,6 +217,10 @@ class Metrics:
     def signal(self, plane: str, reading: str) -> None:
         """Count one observation."""
         self._signals[plane, reading].inc()
+
+    def probe(self, protocol: str, heard: str) -> None:
+        """Count one network probe."""
+        self._probes[protocol, heard].inc()
 
     def incidents(self, by_state: Mapping[str, int]) -> None:
         """Set the number of open incidents per state; states not named become 0."""
