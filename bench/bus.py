@@ -17,11 +17,11 @@ from remediator.bus.journal_stream import NatsJournal
 from remediator.bus.publisher import Publisher, PublisherSettings
 from remediator.bus.streams import ensure_all
 from remediator.engine.chain import Decision, DecisionKind, Head, advance, encode
-from remediator.engine.events import encoder
 from remediator.engine.model import Subject
 from remediator.journal.projector import Projector
 from remediator.journal.store import DecisionStore
 from remediator.journal.writer import JournalWriter
+from remediator.signals import wire
 
 LIMIT_S = 120.0
 
@@ -57,7 +57,7 @@ async def _publish(connection: BusConnection, messages: int, settings: Publisher
     running = asyncio.create_task(publisher.run())
     began = time.perf_counter()
     for number in range(messages):
-        publisher.offer(_subject(number), encoder.encode(beat(number, STARTED_AT)))
+        publisher.offer(_subject(number), wire.encode(beat(number, STARTED_AT).signal))
     if not await publisher.flush(LIMIT_S):
         raise TimeoutError(f"{publisher.pending} messages were not acknowledged")
     seconds = time.perf_counter() - began

@@ -43,6 +43,7 @@ from remediator.engine.settings import DetectionSettings, EngineSettings
 from remediator.journal.writer import JournalWriter
 from remediator.leader import Term
 from remediator.policy.loader import load_directory, shipped_directory
+from remediator.signals import wire
 
 AIM_PER_S = 10_000
 PACE_HZ = 100  # heartbeats are offered in so many portions a second
@@ -115,17 +116,17 @@ async def _publish(publisher: Publisher, load: Load) -> tuple[dict[str, float], 
             node = number % heard
             publisher.offer(
                 subjects.heartbeat("lease", "node", node_name(node)),
-                encoder.encode(beat(node, now)),
+                wire.encode(beat(node, now).signal),
             )
         if turn % PACE_HZ == 0:
             for watch in ("leases", "nodes"):
-                event = encoder.encode(WatchProgressed(watch=watch, at=now))
-                publisher.offer(subjects.watch_progress(watch), event)
+                mark = encoder.encode(WatchProgressed(watch=watch, at=now))
+                publisher.offer(subjects.watch_progress(watch), mark)
         if turn % (PACE_HZ // load.signals_per_s) == 0 and turn > PACE_HZ:
             name = node_name(heard + sick)
             event = signal(heard + sick, now, Plane.KUBELET, Reading.DOWN)
             sent_at[name] = time.monotonic()
-            publisher.offer(subjects.signal("kubelet", "node", name), encoder.encode(event))
+            publisher.offer(subjects.signal("kubelet", "node", name), wire.encode(event.signal))
             sick += 1
         await asyncio.sleep(max(0.0, began + (turn + 1) / PACE_HZ - time.monotonic()))
     took_s = time.monotonic() - began

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from remediator.backoff import Backoff
+from remediator.bus import subjects
 from remediator.bus.protocols import BusUnavailableError, EventSource
 from remediator.clock import Clock
 from remediator.engine.effects import (
@@ -39,6 +40,7 @@ from remediator.engine.machine import Engine
 from remediator.engine.model import Action, Outcome
 from remediator.journal.writer import JournalWriter
 from remediator.metrics import METRICS, Metrics
+from remediator.signals import wire
 
 log = structlog.get_logger(__name__)
 
@@ -99,8 +101,12 @@ class Term:
 
     def deliver(self, subject: str, payload: bytes) -> None:
         """Take one message off the bus. What cannot be read is counted and dropped."""
+        event: Event
         try:
-            event = wire_decoder.decode(payload)
+            if subjects.is_signal(subject):
+                event = SignalSeen(signal=wire.decode(payload))
+            else:
+                event = wire_decoder.decode(payload)
         except msgspec.DecodeError as error:
             self.undecodable += 1
             log.warning("signal_undecodable", subject=subject, error=str(error))

@@ -33,10 +33,13 @@ NAME_LENGTH_MAX = 253
 # Printable ASCII without what NATS reads as structure (space, "*", ">"), without "_" (our encoding
 # of a dot) and without "/" (our divider of namespace and name).
 _NAME = re.compile(r"[!-)+-.0-=?-^`-~]+", re.ASCII)
+_NO_NAME = re.compile(r"[^!-)+-.0-=?-^`-~]", re.ASCII)
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9-]*", re.ASCII)
 
 
-_MARKERS = (f"{PREFIX}.inventory.synced.", f"{PREFIX}.heartbeat.progress.")
+_PROGRESS = f"{PREFIX}.heartbeat.progress."
+_MARKERS = (f"{PREFIX}.inventory.synced.", _PROGRESS)
+_SIGNALS = (f"{PREFIX}.signal.", f"{PREFIX}.heartbeat.")
 
 
 class SubjectNameError(ValueError):
@@ -61,15 +64,25 @@ def name_of(encoded: str) -> str:
     return encoded.replace("_", ".")
 
 
-def heartbeat(plane: str, kind: str, name: str, namespace: str = "", *, source: str = "") -> str:
+def tail_token(text: str) -> str:
+    """Encode a source or an aspect, which may be any words, as one subject token.
+
+    ``.`` becomes ``_`` as in names; what no name may hold becomes ``-``. It only keeps subjects
+    apart and is never decoded: the document says who the source is. Raises SubjectNameError.
+    """
+    return token(_NO_NAME.sub("-", text))
+
+
+def heartbeat(
+    plane: str, kind: str, name: str, namespace: str = "", *, source: str = "", aspect: str = ""
+) -> str:
     """Return the subject of a repeated proof of life on one plane.
 
-    Where several sources speak of one object (vantage points), each has a subject of its own: only
-    the newest message per subject is kept.
+    Where several sources speak of one object (vantage points), or one source of several aspects of
+    it, each has a subject of its own: only the newest message per subject is kept.
     """
-    tail = f".{token(source)}" if source else ""
     where = _subject_token(name, namespace)
-    return f"{PREFIX}.heartbeat.{_word(plane)}.{_word(kind)}.{where}{tail}"
+    return f"{PREFIX}.heartbeat.{_word(plane)}.{_word(kind)}.{where}{_tail(source, aspect)}"
 
 
 def watch_progress(watch: str) -> str:
@@ -88,11 +101,15 @@ def inventory_synced(kind: str) -> str:
     return f"{PREFIX}.inventory.synced.{_word(kind)}"
 
 
-def signal(plane: str, kind: str, name: str, namespace: str = "", *, source: str = "") -> str:
-    """Return the subject of a change of state on one plane; ``source`` as in ``heartbeat``."""
-    tail = f".{token(source)}" if source else ""
+def signal(
+    plane: str, kind: str, name: str, namespace: str = "", *, source: str = "", aspect: str = ""
+) -> str:
+    """Return the subject of a change of state on one plane; its end as in ``heartbeat``.
+
+    The publisher, too, keeps only the newest per subject while NATS is away.
+    """
     where = _subject_token(name, namespace)
-    return f"{PREFIX}.signal.{_word(plane)}.{_word(kind)}.{where}{tail}"
+    return f"{PREFIX}.signal.{_word(plane)}.{_word(kind)}.{where}{_tail(source, aspect)}"
 
 
 def decision(kind: str, name: str, namespace: str = "") -> str:
@@ -108,6 +125,11 @@ def is_marker(subject: str) -> bool:
     return subject.startswith(_MARKERS)
 
 
+def is_signal(subject: str) -> bool:
+    """Whether a message is a signal: a bare document that anybody may publish."""
+    return subject.startswith(_SIGNALS) and not subject.startswith(_PROGRESS)
+
+
 def subject_name(encoded: str) -> tuple[str, str]:
     """Return ``(namespace, name)`` of the last token of a heartbeat, signal or decision."""
     namespace, _, name = encoded.rpartition("/")
@@ -116,6 +138,10 @@ def subject_name(encoded: str) -> tuple[str, str]:
 
 def _subject_token(name: str, namespace: str) -> str:
     return f"{token(namespace)}/{token(name)}" if namespace else token(name)
+
+
+def _tail(source: str, aspect: str) -> str:
+    return "".join(f".{tail_token(part)}" for part in (source, aspect) if part)
 
 
 def _word(word: str) -> str:

@@ -85,8 +85,9 @@ Event = (
     | Tick
 )
 
-# What travels on NATS from the watchers and probes to the leader's engine.
-WireEvent = SignalSeen | ObjectSeen | ObjectGone | InventorySynced | WatchProgressed
+# What travels on NATS between the watchers and the engine of one replica, besides signals: those
+# are a public, bare document of their own (remediator.signals).
+WireEvent = ObjectSeen | ObjectGone | InventorySynced | WatchProgressed
 
 encoder = msgspec.json.Encoder()
 wire_decoder = msgspec.json.Decoder(WireEvent)

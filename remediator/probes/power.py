@@ -16,12 +16,11 @@ from typing import Annotated, Final
 import msgspec
 import structlog
 
-from remediator.bus import subjects
 from remediator.bus.protocols import EventPublisher
 from remediator.clock import Clock
-from remediator.engine.events import SignalSeen, encoder
 from remediator.engine.model import Plane, Reading, Signal, node_subject
 from remediator.power import PowerReading
+from remediator.signals import wire
 
 log = structlog.get_logger(__name__)
 
@@ -202,9 +201,4 @@ class PowerProbe:
             at=now,
             detail=answer.detail,
         )
-        try:
-            subject = subjects.signal(Plane.POWER.value, "node", node)
-        except subjects.SubjectNameError as error:
-            log.warning("signal_ignored", plane=Plane.POWER.value, error=str(error))
-            return
-        self._publisher.offer(subject, encoder.encode(SignalSeen(signal=signal)))
+        wire.offer(self._publisher, signal)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -16,12 +15,12 @@ from remediator.engine.events import (
     InventorySynced,
     ObjectGone,
     ObjectSeen,
-    SignalSeen,
     WatchProgressed,
     WireEvent,
     encoder,
 )
 from remediator.engine.model import FactKind, Facts, Signal
+from remediator.signals import wire
 
 log = structlog.get_logger(__name__)
 
@@ -72,19 +71,22 @@ class Outlet:
 
     def beat(self, signal: Signal, message_id: str) -> None:
         """Send a repeated proof of life."""
-        if self.is_open and (subject := _signal_subject(subjects.heartbeat, signal)):
-            self._send(subject, SignalSeen(signal=signal), message_id)
+        self._offer(signal, message_id, beat=True)
 
     def signal(self, signal: Signal, message_id: str) -> None:
         """Send a change of state."""
-        if self.is_open and (subject := _signal_subject(subjects.signal, signal)):
-            self._send(subject, SignalSeen(signal=signal), message_id)
+        self._offer(signal, message_id, beat=False)
 
     def progress(self, watch: str, at: float) -> None:
         """Send that a watch proved progress at ``at``."""
         if self.is_open:
             event = WatchProgressed(watch=watch, at=at)
             self._send(subjects.watch_progress(watch), event, f"progress:{watch}:{at:.6f}")
+
+    def _offer(self, signal: Signal, message_id: str, *, beat: bool) -> None:
+        if self.is_open:
+            message_id = f"{message_id}:{self.edition}"
+            wire.offer(self._publisher, signal, beat=beat, message_id=message_id)
 
     def _send(self, subject: str, event: WireEvent, message_id: str) -> None:
         message_id = f"{message_id}:{self.edition}"
@@ -143,13 +145,4 @@ def _inventory_subject(facts: Facts) -> str:
         return subjects.inventory(kind, facts.name, getattr(facts, "namespace", ""))
     except subjects.SubjectNameError as error:
         log.warning("object_ignored", kind=kind, error=str(error))
-        return ""
-
-
-def _signal_subject(build: Callable[[str, str, str], str], signal: Signal) -> str:
-    """Return a signal's subject; empty, with a warning, where the name is no name."""
-    try:
-        return build(signal.plane.value, signal.subject.kind, signal.subject.name)
-    except subjects.SubjectNameError as error:
-        log.warning("signal_ignored", plane=signal.plane.value, error=str(error))
         return ""

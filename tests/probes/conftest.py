@@ -8,10 +8,10 @@ import random
 import pytest
 
 from remediator.clock import Clock
-from remediator.engine.events import wire_decoder
 from remediator.engine.model import Reading
 from remediator.power import PowerReading
 from remediator.probes.power import PowerProbe, PowerProbeSettings
+from remediator.signals import wire
 from remediator.sim.virtual_time import VirtualTimeLoop
 
 
@@ -28,10 +28,10 @@ class Published:
 
     def offer(self, subject, payload, *, message_id=None):
         del message_id
-        self.offers.append((subject, wire_decoder.decode(payload)))
+        self.offers.append((subject, wire.decode(payload)))
 
     def of(self, node):
-        return [e.signal for s, e in self.offers if s == f"remediator.signal.power.node.{node}"]
+        return [e for s, e in self.offers if s == f"remediator.signal.power.node.{node}"]
 
 
 class Bmcs:

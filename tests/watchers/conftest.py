@@ -8,15 +8,17 @@ import random
 
 import pytest
 
+from remediator.bus import subjects
 from remediator.clock import Clock
 from remediator.engine.events import (
     InventorySynced,
     ObjectGone,
     ObjectSeen,
-    SignalSeen,
     WatchProgressed,
     wire_decoder,
 )
+from remediator.engine.model import Signal
+from remediator.signals import wire
 from remediator.sim.apiserver import ApiServer
 from remediator.sim.memory_transport import MemoryTransport
 from remediator.sim.problems import forbidden
@@ -44,7 +46,11 @@ class Published:
         self.offers: list[tuple[str, object, str]] = []
 
     def offer(self, subject, payload, *, message_id=None):
-        self.offers.append((subject, wire_decoder.decode(payload), message_id))
+        if subjects.is_signal(subject):
+            event = wire.decode(payload)
+        else:
+            event = wire_decoder.decode(payload)
+        self.offers.append((subject, event, message_id))
 
     def clear(self) -> None:
         self.offers.clear()
@@ -61,7 +67,7 @@ class Published:
         return [event for _, event, _ in self.offers if isinstance(event, kind)]
 
     def signals(self, plane=None, node=None):
-        found = [event.signal for event in self.events(SignalSeen)]
+        found = self.events(Signal)
         return [
             signal
             for signal in found
