@@ -1,0 +1,1 @@
+"""Fence configuration: which devices can take which node down, in which order they are tried."""
