@@ -24,7 +24,7 @@ from remediator.kube.kubeconfig import (
     from_service_account,
 )
 from remediator.kube.tokens import TokenError
-from remediator.kube.transport import LineStream, Query, Response, TransportError
+from remediator.kube.transport import LineStream, Query, Response, TransportError, accepted
 
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient, Configuration
@@ -171,7 +171,7 @@ class ClusterTransport:
         async def send() -> aiohttp.ClientResponse:
             if self._closed:
                 raise aiohttp.ClientConnectionError("the transport is closed")
-            headers = {"Accept": "application/json"}
+            headers = {"Accept": accepted(path)}
             if content_type is not None:
                 headers["Content-Type"] = content_type
             # The library encodes the body itself, so it gets the decoded one; bodies are small.

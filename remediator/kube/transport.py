@@ -16,6 +16,23 @@ import msgspec
 Query = Sequence[tuple[str, str]]
 
 
+_JSON = "application/json"
+# Discovery in one document for all groups (Kubernetes 1.26 and newer), else by group: older servers
+# do not know the first two and answer plain JSON.
+_DISCOVERY = ",".join(
+    (
+        f"{_JSON};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        f"{_JSON};g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        _JSON,
+    )
+)
+
+
+def accepted(path: str) -> str:
+    """Return the Accept header to send for a path."""
+    return _DISCOVERY if path == "/apis" else _JSON
+
+
 class Response(msgspec.Struct, frozen=True, kw_only=True):
     """A whole HTTP answer. Header names are in lower case. Any status: nothing is raised for it."""
 

@@ -10,13 +10,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from remediator.kube.transport import Query, Response
-from remediator.sim import object_verbs, request_body
+from remediator.sim import conversion, object_verbs, request_body
 from remediator.sim.api_faults import ApiFaults
 from remediator.sim.discovery import discover
-from remediator.sim.listing import check_not_in_future, invalid_options, list_body, parse_version
+from remediator.sim.listing import (
+    check_not_in_future,
+    initial_events,
+    is_true,
+    list_body,
+    parse_version,
+)
 from remediator.sim.object_verbs import ApiRequest, json_response
 from remediator.sim.pod_subresources import SubresourceCall, SubresourceHandler, bind, evict
-from remediator.sim.problems import Problem, bad_request, expired
+from remediator.sim.problems import Problem, bad_request, expired, forbidden
 from remediator.sim.resources import NAMESPACES, Registry, ResourceType
 from remediator.sim.routes import Route, parse
 from remediator.sim.selectors import selection
@@ -74,6 +80,11 @@ class ApiServer:
         self.faults.on_gone(self.forget_events)
         # Answers SelfSubjectAccessReviews: (client, resourceAttributes) -> allowed.
         self.access: Callable[[str, Object], bool] = lambda _user, _attributes: True
+        # Who may read what, as RBAC would say: (client, "list" or "watch" or "get", kind).
+        self.may_read: Callable[[str, str, ResourceType], bool] = lambda _user, _verb, _res: True
+        # Kinds whose storage is being made, as for some seconds after a CRD was made or changed.
+        self.initializing: set[str] = set()  # of group_resource
+        self.aggregated_discovery = True
         self.watch_list = watch_list
         self._hubs: dict[ResourceType, WatchHub] = {}
         self._subresources: dict[tuple[str, str], SubresourceHandler] = {
@@ -100,6 +111,12 @@ class ApiServer:
         for hub in self._hubs.values():
             hub.close()
         self._hubs.clear()
+
+    def end_watches(self, res: ResourceType) -> None:
+        """End every watch of one kind, as a change of its CRD does."""
+        hub = self._hubs.pop(res, None)
+        if hub is not None:
+            hub.close()
 
     def forget_events(self) -> None:
         """Forget past events; open watches get an ERROR event with 410 and end."""
@@ -173,14 +190,33 @@ class ApiServer:
         verbs = self._verbs(request)
         if verbs is None:
             return self._call_subresource(request)
+        convert = self.registry.conversion(route.group, route.version, route.plural)
+        if method == "GET":
+            self._check_readable(request)
+        elif convert is not None:
+            raise bad_request(f"the simulation writes {res.group_resource} as {res.version} only")
         if method == "GET" and not route.name:
-            if _is_true(query.get("watch")):
-                return self._watch(request)
-            return json_response(200, list_body(self.store, res, route.namespace, query))
+            if is_true(query.get("watch")):
+                stream = self._watch(request)
+                stream.convert = convert and conversion.of_lines(convert)
+                return stream
+            listed = list_body(self.store, res, route.namespace, query)
+            return json_response(200, conversion.of_list(listed, convert))
         if method not in verbs:
             message = "the server does not allow this method on the requested resource"
             raise Problem(405, "MethodNotAllowed", message)
-        return verbs[method](self.store, request)
+        return conversion.of_object(verbs[method](self.store, request), convert)
+
+    def _check_readable(self, request: ApiRequest) -> None:
+        """Raise Problem 403 or 429 where the client may not read, or nobody can yet."""
+        res = request.res
+        verb = "watch" if is_true(request.query.get("watch")) else "list"
+        verb = "get" if request.route.name else verb
+        if not self.may_read(request.user, verb, res):
+            why = f'User "{request.user}" cannot {verb} resource "{res.plural}"'
+            raise forbidden(res, request.route.name, why)
+        if res.group_resource in self.initializing:
+            raise Problem(429, "TooManyRequests", "storage is (re)initializing")
 
     def _verbs(self, request: ApiRequest) -> dict[str, Verb] | None:
         """Return what may be done at this path; None where a handler does it."""
@@ -207,8 +243,10 @@ class ApiServer:
             return _OK
         if path == _ACCESS_REVIEWS and method == "POST":
             return self._review_access(headers, body)
-        found = discover(self.registry, path) if method == "GET" else None
-        return _NOT_FOUND if found is None else json_response(200, encode_json(found))
+        if method != "GET":
+            return _NOT_FOUND
+        accepted = headers.get("accept", "") if self.aggregated_discovery else ""
+        return discover(self.registry, path, accepted) or _NOT_FOUND
 
     def _call_subresource(self, request: ApiRequest) -> Response:
         route = request.route
@@ -243,10 +281,10 @@ class ApiServer:
 
     def _watch(self, request: ApiRequest) -> WatchStream:
         res, route, query = request.res, request.route, request.query
-        initial = self._initial_events(query)
+        initial = initial_events(query, watch_list=self.watch_list)
         version = parse_version(query.get("resourceVersion", ""))
         wanted = selection(res, query.get("labelSelector", ""), query.get("fieldSelector", ""))
-        bookmarks = _is_true(query.get("allowWatchBookmarks"))
+        bookmarks = is_true(query.get("allowWatchBookmarks"))
         timeout_s = object_verbs.read_integer("timeoutSeconds", query.get("timeoutSeconds") or "0")
         stream = WatchStream(
             res,
@@ -283,37 +321,5 @@ class ApiServer:
         stream.start(timeout_s or self.store.rng.uniform(at_least_s, 2 * at_least_s))
         return stream
 
-    def _initial_events(self, query: dict[str, str]) -> bool | None:
-        """Return what ``sendInitialEvents`` asks for, None when it is absent.
-
-        Raises Problem 422 (ValidateListOptions in apimachinery).
-        """
-        match = query.get("resourceVersionMatch", "")
-        asked = query.get("sendInitialEvents")
-        text = ""
-        if asked is None and match:
-            text = (
-                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch "
-                "unless sendInitialEvents is provided"
-            )
-        elif asked is not None and not self.watch_list:
-            text = (
-                "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless "
-                "the WatchList feature gate is enabled"
-            )
-        elif asked is not None and match != "NotOlderThan":
-            text = (
-                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting "
-                "resourceVersionMatch to NotOlderThan"
-            )
-        if text:
-            raise invalid_options("ListOptions", [text])
-        return None if asked is None else _is_true(asked)
-
     def _too_old(self, res: ResourceType, version: int) -> Problem:
         return expired(f"too old resource version: {version} ({self.store.complete_since(res)})")
-
-
-def _is_true(text: str | None) -> bool:
-    """Read a flag as apimachinery does: anything but absent, ``0`` and ``false`` is true."""
-    return text is not None and text.lower() not in ("0", "false")

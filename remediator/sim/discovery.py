@@ -1,10 +1,16 @@
-"""Discovery: which groups, versions and kinds the simulated API server serves."""
+"""Discovery: which groups, versions and kinds the simulated API server serves.
+
+In both forms that Kubernetes has: by group and version, and aggregated (one document for all,
+given to whoever accepts it; 1.26 and newer).
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from remediator.kube.transport import Response
 from remediator.sim.resources import Registry, ResourceType
+from remediator.sim.watching import encode_json
 
 # The release whose behaviour the simulation follows (the lab's).
 _VERSION = {
@@ -18,11 +24,26 @@ _VERSION = {
     "compiler": "gc",
     "platform": "linux/amd64",
 }
+# What a client names in its Accept header to get one document for all groups.
+AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 
 
-def discover(registry: Registry, path: str) -> dict[str, Any] | None:
-    """Return the discovery document at this path, None when there is none."""
+def discover(registry: Registry, path: str, accept: str) -> Response | None:
+    """Answer with the discovery document at this path, None when there is none.
+
+    ``accept`` is what the client would like, in its Accept header.
+    """
+    kind = "application/json"
+    found = _document(registry, path)
+    if path == "/apis" and AGGREGATED in accept:
+        kind, found = AGGREGATED, _aggregate(registry)
+    if found is None:
+        return None
+    return Response(status=200, headers={"content-type": kind}, body=encode_json(found))
+
+
+def _document(registry: Registry, path: str) -> dict[str, Any] | None:
     parts = path.strip("/").split("/")
     if parts == ["version"]:
         return _VERSION
@@ -44,6 +65,43 @@ def discover(registry: Registry, path: str) -> dict[str, Any] | None:
     if parts[0] == "apis" and len(parts) == 3:
         return _resource_list(registry, parts[1], parts[2])
     return None
+
+
+def _aggregate(registry: Registry) -> dict[str, Any]:
+    """Return everything below ``/apis`` as one APIGroupDiscoveryList."""
+    groups: dict[str, dict[str, list[ResourceType]]] = {}
+    for res in registry:
+        if res.group:
+            groups.setdefault(res.group, {}).setdefault(res.version, []).append(res)
+    return {
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": "apidiscovery.k8s.io/v2",
+        "metadata": {},
+        "items": [
+            {
+                "metadata": {"name": group, "creationTimestamp": None},
+                "versions": [
+                    {
+                        "version": version,
+                        "freshness": "Current",
+                        "resources": [_described(res) for res in served],
+                    }
+                    for version, served in versions.items()
+                ],
+            }
+            for group, versions in groups.items()
+        ],
+    }
+
+
+def _described(res: ResourceType) -> dict[str, Any]:
+    return {
+        "resource": res.plural,
+        "responseKind": {"group": res.group, "version": res.version, "kind": res.kind},
+        "scope": "Namespaced" if res.namespaced else "Cluster",
+        "singularResource": res.kind.lower(),
+        "verbs": _VERBS,
+    }
 
 
 def _group(registry: Registry, name: str) -> dict[str, Any]:

@@ -126,6 +126,39 @@ def check_not_in_future(store: Store, version: int) -> None:
     raise Problem(504, "Timeout", message, details=details, headers={"retry-after": "1"})
 
 
+def initial_events(query: Query, *, watch_list: bool) -> bool | None:
+    """Return what ``sendInitialEvents`` asks for, None when it is absent.
+
+    Raises Problem 422 (ValidateListOptions in apimachinery).
+    """
+    match = query.get("resourceVersionMatch", "")
+    asked = query.get("sendInitialEvents")
+    text = ""
+    if asked is None and match:
+        text = (
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch "
+            "unless sendInitialEvents is provided"
+        )
+    elif asked is not None and not watch_list:
+        text = (
+            "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless "
+            "the WatchList feature gate is enabled"
+        )
+    elif asked is not None and match != "NotOlderThan":
+        text = (
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting "
+            "resourceVersionMatch to NotOlderThan"
+        )
+    if text:
+        raise invalid_options("ListOptions", [text])
+    return None if asked is None else is_true(asked)
+
+
+def is_true(text: str | None) -> bool:
+    """Read a flag as apimachinery does: anything but absent, ``0`` and ``false`` is true."""
+    return text is not None and text.lower() not in ("0", "false")
+
+
 def _snapshot(
     store: Store,
     res: ResourceType,

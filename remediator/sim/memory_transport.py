@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from remediator.kube.transport import LineStream, Query, Response, TransportError
+from remediator.kube.transport import LineStream, Query, Response, TransportError, accepted
 from remediator.sim.api_faults import ApiFaults
 from remediator.sim.apiserver import ApiServer
 from remediator.sim.client_link import BODY_LIMIT, ClientLink, WatchLines
@@ -49,7 +49,7 @@ class MemoryTransport:
         timeout_s: float,
     ) -> Response:
         """Send one request; see ``Transport``."""
-        headers = {"user-agent": self._client}
+        headers = {"user-agent": self._client, "accept": accepted(path)}
         if content_type is not None:
             headers["content-type"] = content_type
 

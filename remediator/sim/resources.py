@@ -7,9 +7,12 @@ registered at run time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import msgspec
+
+Convert = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class ResourceType(msgspec.Struct, frozen=True, cache_hash=True):
@@ -215,10 +218,14 @@ BUILT_IN: tuple[ResourceType, ...] = (
 
 
 class Registry:
-    """The kinds that one server serves; starts with ``BUILT_IN``."""
+    """The kinds that one server serves; starts with ``BUILT_IN``.
+
+    A kind may be served in further versions than the one it is stored in (``alias``).
+    """
 
     def __init__(self, types: Iterable[ResourceType] = BUILT_IN) -> None:
         self._by_path: dict[tuple[str, str, str], ResourceType] = {}
+        self._converted: dict[tuple[str, str, str], Convert] = {}
         for res in types:
             self.register(res)
 
@@ -228,10 +235,31 @@ class Registry:
         if self._by_path.setdefault(key, res) != res:
             raise ValueError(f"{res.group_resource} is registered with other traits")
 
+    def alias(self, res: ResourceType, version: str, convert: Convert) -> None:
+        """Serve a stored kind in another version, too: ``convert`` makes it of the stored one."""
+        key = (res.group, version, res.plural)
+        self._by_path[key] = res
+        self._converted[key] = convert
+
+    def unregister(self, group: str, version: str, plural: str) -> None:
+        """Serve a kind no longer under this version."""
+        self._by_path.pop((group, version, plural), None)
+        self._converted.pop((group, version, plural), None)
+
     def find(self, group: str, version: str, plural: str) -> ResourceType | None:
         """Return the kind served under this path, None when there is none."""
         return self._by_path.get((group, version, plural))
 
+    def conversion(self, group: str, version: str, plural: str) -> Convert | None:
+        """Return how objects are converted for this path, None where they are as stored."""
+        return self._converted.get((group, version, plural))
+
+    def versions(self, group: str, plural: str) -> list[str]:
+        """Return the versions that a kind is served in."""
+        return [v for (g, v, p) in self._by_path if (g, p) == (group, plural)]
+
     def __iter__(self) -> Iterator[ResourceType]:
-        """Iterate over every kind in the order of registration."""
-        return iter(self._by_path.values())
+        """Iterate over every kind, once per served version, in the order of registration."""
+        for (_, version, _), res in self._by_path.items():
+            same = version == res.version
+            yield res if same else msgspec.structs.replace(res, version=version)

@@ -56,12 +56,16 @@ class WatchStream:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.ended = False
         self.on_close: Callable[[], None] | None = None
+        self.convert: Callable[[bytes], bytes] | None = None  # each line, to the asked-for version
 
     # --- reading ---
 
     def pop(self) -> bytes | None:
         """Return the next line without its newline, None when there is none now."""
-        return self._lines.popleft() if self._lines else None
+        if not self._lines:
+            return None
+        line = self._lines.popleft()
+        return line if self.convert is None else self.convert(line)
 
     @property
     def idle(self) -> bool:
