@@ -22,6 +22,7 @@ from remediator.bus.protocols import BusUnavailableError, EventSource
 from remediator.clock import Clock
 from remediator.engine.effects import (
     AskPower,
+    AskProbes,
     Effect,
     RaiseNotice,
     RecordDecision,
@@ -78,6 +79,7 @@ class Term:
         clock: Clock,
         *,
         ask_power: Callable[[str], None],
+        ask_probes: Callable[[str], None] = lambda _node: None,
         backoff: Backoff | None = None,
         metrics: Metrics = METRICS,
     ) -> None:
@@ -85,6 +87,7 @@ class Term:
         self._writer = writer
         self._clock = clock
         self._ask_power = ask_power
+        self._ask_probes = ask_probes
         self._backoff = backoff or Backoff(base_s=0.2, cap_s=2.0)
         self._runner: Runner | None = None
         self._events: deque[Event] = deque()
@@ -193,6 +196,8 @@ class Term:
                         self._runner.start(effect.action)
                 case AskPower():
                     self._ask_power(effect.node)
+                case AskProbes():
+                    self._ask_probes(effect.node)
                 case WakeAt():
                     self._wake_at = min(self._wake_at, effect.at)
                 case RaiseNotice():

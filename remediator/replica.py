@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -17,7 +17,13 @@ import structlog
 from remediator.actions.fence.devices import FenceDevices
 from remediator.actions.runner import ActionRunner
 from remediator.backoff import Backoff
-from remediator.bus.protocols import BusUnavailableError, EventPublisher, EventSource, JournalStream
+from remediator.bus.protocols import (
+    AskChannel,
+    BusUnavailableError,
+    EventPublisher,
+    EventSource,
+    JournalStream,
+)
 from remediator.clock import Clock
 from remediator.engine.chain import advance
 from remediator.engine.machine import Engine
@@ -33,8 +39,13 @@ from remediator.leader import EngineOverrunError, Term
 from remediator.own_health import OwnHealthMonitor, Senses
 from remediator.policy.loader import label_keys
 from remediator.power import PowerReading
+from remediator.probe_settings import ProbeSettings
+from remediator.probes.dial import Dial
 from remediator.probes.power import PowerProbe, PowerProbeSettings
+from remediator.probes.targets import Target
+from remediator.probes.vantage import Vantage
 from remediator.watchers.inventory import InventoryWatchers, WatcherSettings
+from remediator.watchers.narrow import ZONE
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +71,8 @@ class Doors(msgspec.Struct, frozen=True, kw_only=True):
     source: Callable[[], AttachableSource]
     journal: JournalStream
     devices: FenceDevices
+    dial: Dial | None = None  # None: this replica is no vantage point
+    asks: AskChannel | None = None  # None: nobody is asked for probes, and nobody asks us
 
 
 class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +88,7 @@ class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True):
     election: ElectionSettings = ElectionSettings()
     watchers: WatcherSettings = WatcherSettings()
     power: PowerProbeSettings = PowerProbeSettings()
+    probes: ProbeSettings = ProbeSettings()  # its vantage point's name is the identity, if empty
 
 
 class Replica:
@@ -126,6 +140,7 @@ class Replica:
             rng=rng,
             overrun=self._overrun,
         )
+        self.vantage = self._make_vantage()
         self.term: Term | None = None  # while leading
         self.on_overrun: Callable[[], None] = lambda: None
 
@@ -144,6 +159,11 @@ class Replica:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.watchers.run(), name="watchers")
                 tasks.create_task(self._stay_warm(), name="warm")
+                if self.vantage is not None:
+                    tasks.create_task(self.vantage.run(), name="vantage")
+                    if self._doors.asks is not None:
+                        listening = self._doors.asks.listen(self.vantage.ask)
+                        tasks.create_task(listening, name="asks")
                 # Long lists keep a large cluster's event loop busy: a Lease taken meanwhile would
                 # be lost again, and a leader without a picture can decide nothing.
                 await self.watchers.listed()
@@ -212,7 +232,13 @@ class Replica:
             rng=self._rng,
             settings=settings.power,
         )
-        term = Term(self._engine, JournalWriter(doors.journal), self._clock, ask_power=probe.ask)
+        term = Term(
+            self._engine,
+            JournalWriter(doors.journal),
+            self._clock,
+            ask_power=probe.ask,
+            ask_probes=doors.asks.ask if doors.asks is not None else lambda _node: None,
+        )
         runner = ActionRunner(
             self._client,
             doors.devices,
@@ -257,6 +283,29 @@ class Replica:
             # Its memory may be ahead of the journal: the next term begins from the journal alone.
             self._engine = self._new_engine()
             log.info("not_leading", identity=settings.identity, epoch=epoch)
+
+    def _make_vantage(self) -> Vantage | None:
+        """Make this replica's own prober, whether it leads or not."""
+        settings, doors = self._settings, self._doors
+        if doors.dial is None or not settings.probes.enabled:
+            return None
+        return Vantage(
+            doors.dial,
+            self._targets,
+            doors.publisher,
+            self._clock,
+            rng=self._rng,
+            settings=msgspec.structs.replace(
+                settings.probes, vantage=settings.probes.vantage or settings.identity
+            ),
+        )
+
+    def _targets(self) -> Iterator[Target]:
+        for name in self.watchers.node_names():
+            node = self.watchers.node(name)
+            if node is not None:
+                zone = node.labels.get(ZONE, "")
+                yield Target(name, node.internal_ip, node.kubelet_port, zone)
 
     async def _power_state(self, node: str) -> PowerReading:
         known = self.watchers.node(node)

@@ -123,6 +123,32 @@ class MemoryBus:
             inbox.arrived.set()
 
 
+class MemoryAsks:
+    """An AskChannel for all who share it. ``outage``: calls made meanwhile are lost."""
+
+    def __init__(self) -> None:
+        self.outage = False
+        self.asked: list[str] = []
+        self._listeners: list[Callable[[str], None]] = []
+
+    def ask(self, node: str) -> None:
+        """Call whoever listens, in a later turn of the event loop."""
+        if self.outage:
+            return
+        self.asked.append(node)
+        loop = asyncio.get_running_loop()
+        for heard in self._listeners:
+            loop.call_soon(heard, node)
+
+    async def listen(self, heard: Callable[[str], None]) -> None:
+        """Call ``heard`` with each node that is asked for, until cancelled."""
+        self._listeners.append(heard)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._listeners.remove(heard)
+
+
 class _Inbox:
     """What one running source has still to deliver."""
 

@@ -59,6 +59,10 @@ class NodeSystemInfo(KubeStruct, frozen=True):
     system_uuid: str = msgspec.field(default="", name="systemUUID")
 
 
+# Where a kubelet listens that does not say so (k8s.io/kubernetes/pkg/cluster/ports: KubeletPort).
+KUBELET_PORT = 10250
+
+
 class DaemonEndpoint(KubeStruct, frozen=True):
     """Where a daemon of a node listens."""
 
@@ -146,10 +150,10 @@ class Node(KubeObject, frozen=True):
 
     @property
     def kubelet_port(self) -> int:
-        """Where the kubelet listens; 0 when the node does not say."""
+        """Where the kubelet listens."""
         endpoints = self.status.daemon_endpoints if self.status else None
         kubelet = endpoints.kubelet_endpoint if endpoints else None
-        return kubelet.port if kubelet else 0
+        return (kubelet.port if kubelet else 0) or KUBELET_PORT
 
     @property
     def volumes_in_use(self) -> tuple[str, ...]:

@@ -47,7 +47,6 @@ _OPENSHIFT_MACHINE = "machine.openshift.io/machine"  # "namespace/name"
 _CAPI_MACHINE = "cluster.x-k8s.io/machine"  # only a name; the next one says where
 _CAPI_NAMESPACE = "cluster.x-k8s.io/cluster-namespace"
 _KEPT_KEYS = frozenset({_OPENSHIFT_MACHINE, _CAPI_MACHINE})
-_KUBELET_PORT = 10250  # k8s.io/kubernetes/pkg/cluster/ports: KubeletPort
 
 
 def kept(marks: Mapping[str, str], also: Collection[str] = ()) -> dict[str, str]:
@@ -81,7 +80,7 @@ def node_facts(node: Node, label_keys: Collection[str] = ()) -> NodeFacts:
         # Anything but "true" keeps new VMs away: that is what their node selector asks for.
         schedulable=labels.get(_SCHEDULABLE, "true") == "true",
         address=node.internal_ip,
-        kubelet_port=node.kubelet_port or _KUBELET_PORT,
+        kubelet_port=node.kubelet_port,
         machine=_machine(node.annotations),
     )
 
