@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from remediator.sim.hosts.host import Host
 
 API, NATS, BMC = "api", "nats", "bmc"
-API_HOST, API_PORT = "api.sim", 6443
+API_HOST, API_PORT = "192.0.2.1", 6443  # an address that is no host's (RFC 5737)
 KUBELET_PORT = 10250
 # What listens on a host besides its kubelet: sshd.
 PORTS = frozenset({KUBELET_PORT, 22})

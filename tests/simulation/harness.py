@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from links import Asks, BusLink, JournalLink
+import msgspec
+from links import BusLink, JournalLink
 
 from remediator.actions.fence.devices import FenceDevices
-from remediator.bus.memory import MemoryBus, MemoryJournal
+from remediator.bus.memory import MemoryAsks, MemoryBus, MemoryJournal
 from remediator.clock import Clock
 from remediator.engine import chain
 from remediator.engine.chain import Decision
@@ -30,10 +31,13 @@ from remediator.fence_settings import RedfishDevice
 from remediator.http_client import HttpClient, HttpResponse
 from remediator.kube.transport import Query, Response, Transport
 from remediator.policy.loader import load_directory, shipped_directory
+from remediator.probe_settings import ProbeSettings
+from remediator.probes.targets import Target
+from remediator.probes.vantage import Vantage
 from remediator.replica import Doors, Replica, ReplicaSettings
 from remediator.sim.cluster import SimCluster
 from remediator.sim.cluster_spec import ClusterSpec
-from remediator.sim.reach import NATS, Place
+from remediator.sim.reach import API_HOST, API_PORT, NATS, Place
 from remediator.sim.resources import NAMESPACES
 
 EPOCH = 1_800_000_000.0
@@ -42,6 +46,8 @@ CLIENT = "remediator"
 _PASSWORD = Path(tempfile.gettempdir()) / "remediator-sim-bmc-password"
 
 
+# Whatever the pace, a prober that cannot reach the API server's address holds its tongue.
+PROBES = ProbeSettings(references=(f"{API_HOST}:{API_PORT}",))
 # How often a place is looked at: a process on a dead host ends, and starts again when it boots.
 PLACES_CHECK_S = 0.5
 
@@ -155,11 +161,12 @@ class Rehearsal:
         engine: EngineSettings | None = None,
         seed: int = 0,
         seats: Sequence[Seat] = (),
+        probes: ProbeSettings | None = None,
     ) -> None:
         self.clock = Clock(epoch_at_start=EPOCH)
         self.cluster = SimCluster(spec, clock=self.clock)
         self.bus = MemoryBus()
-        self.asks = Asks()
+        self.asks = MemoryAsks()
         self.journal = MemoryJournal()
         self.writes: list[tuple[str, str]] = []
         self.on_act: Callable[[str, str], None] = lambda _what, _target: None
@@ -170,12 +177,14 @@ class Rehearsal:
         self.dead: list[asyncio.Task[None]] = []
         self.places: dict[str, Place] = {}
         self.links: dict[str, BusLink] = {}
+        self.vantages: dict[str, tuple[Place, asyncio.Task[None]]] = {}
         self._free_seats = list(seats)
         self._watching_places: asyncio.Task[None] | None = None
         self.fenced = tuple(fenced)
         self._enforce = enforce
         self._policies = load_directory(shipped_directory()) if policies is None else policies
         self._engine = engine or EngineSettings()
+        self._probes = probes or PROBES
         self._seed = seed
         self._started = 0
         if not _PASSWORD.exists():
@@ -189,14 +198,15 @@ class Rehearsal:
             )
         await self.cluster.start()
         self.cluster.reach.listen(self._networks_changed)
-        if any(seat.host for seat in self._free_seats):
-            self._watching_places = asyncio.create_task(self._watch_places(), name="places")
+        self._watching_places = asyncio.create_task(self._watch_places(), name="places")
         for _ in range(replicas):
             self.start_replica()
 
     async def stop(self) -> None:
         if self._watching_places is not None:
             self._watching_places.cancel()
+        for name in list(self.vantages):
+            self.end_vantage(name)
         for name in list(self.replicas):
             await self.kill(name)
         if self.dead:
@@ -233,6 +243,8 @@ class Rehearsal:
                 source=lambda: link,
                 journal=DeadlyJournal(journal, lambda seq: self._stored(name, seq)),
                 devices=devices,
+                dial=self.cluster.dial(place),
+                asks=link,
             ),
             ReplicaSettings(
                 identity=name,
@@ -242,6 +254,7 @@ class Rehearsal:
                 fence_methods=[FenceMethod(name="bmc", nodes=self.fenced)] if self.fenced else [],
                 namespace="remediator",
                 lease_name="remediator",
+                probes=msgspec.structs.replace(self._probes, zone=place.zone, node=place.host),
             ),
             self.clock,
             random.Random(f"{self._seed}/{name}"),
@@ -249,6 +262,44 @@ class Rehearsal:
         self.alive[name] = replica
         self.replicas[name] = asyncio.create_task(replica.run(), name=name)
         return name
+
+    def start_vantage(self, name: str, seat: Seat) -> None:
+        """Start a prober of its own, as ``remediator probe`` is; it ends with its host."""
+        place = Place(name, seat.zone, seat.host)
+        reach = self.cluster.reach
+        reach.stand(place)
+        link = self.links[name] = BusLink(self.bus, self.asks, lambda: reach.passes(place, NATS))
+        vantage = Vantage(
+            self.cluster.dial(place),
+            self._targets,
+            link,
+            self.clock,
+            rng=random.Random(f"{self._seed}/{name}"),
+            settings=msgspec.structs.replace(
+                self._probes, vantage=name, zone=seat.zone, node=seat.host
+            ),
+        )
+
+        async def probe() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(link.listen(vantage.ask))
+                tasks.create_task(vantage.run())
+
+        self.vantages[name] = (place, asyncio.create_task(probe(), name=name))
+
+    def end_vantage(self, name: str) -> None:
+        """Kill a prober."""
+        _, task = self.vantages.pop(name)
+        del self.links[name]
+        self.cluster.reach.leave(name)
+        task.cancel()
+        self.dead.append(task)
+
+    def _targets(self) -> list[Target]:
+        return [
+            Target(name, host.spec.address, zone=host.spec.zone)
+            for name, host in self.cluster.hosts.items()
+        ]
 
     def _stored(self, name: str, seq: int) -> bool:
         """Called after each record; True when this replica has just died without hearing of it."""
@@ -328,6 +379,9 @@ class Rehearsal:
                 if not self.cluster.reach.alive(place) and name in self.replicas:
                     self.end(name)
                     waiting += 1
+            for name, (place, _) in list(self.vantages.items()):
+                if not self.cluster.reach.alive(place):
+                    self.end_vantage(name)
             back = [seat for seat in self._free_seats if seat.host and self._booted(seat.host)]
             for _ in back[:waiting]:
                 waiting -= 1
@@ -341,6 +395,10 @@ class Rehearsal:
     async def run(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self.check_replicas()
+
+    def later(self, delay_s: float, act: Callable[[], object]) -> None:
+        """Do something when so many seconds have passed."""
+        asyncio.get_running_loop().call_later(delay_s, act)
 
     async def until(self, condition: Callable[[], object], limit_s: float) -> float:
         took_s = await self.cluster.wait_until(lambda: bool(condition()), timeout_s=limit_s)

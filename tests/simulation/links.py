@@ -9,30 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from remediator.bus.memory import MemoryBus
+from remediator.bus.memory import MemoryAsks, MemoryBus
 from remediator.bus.protocols import BusUnavailableError, JournalStream
 
 APPEND_DEADLINE_S = 10.0
 Deliver = Callable[[str, bytes], None]
 
 
-class Asks:
-    """The calls to all vantage points: heard by whoever is connected now."""
-
-    def __init__(self) -> None:
-        self.heard: list[Callable[[str], None]] = []
-        self.made: list[str] = []
-
-    def ask(self, node: str) -> None:
-        self.made.append(node)
-        for heard in tuple(self.heard):
-            asyncio.get_running_loop().call_soon(heard, node)
-
-
 class BusLink:
     """A publisher, a source and an ask channel over one connection. ``whole``: it works now."""
 
-    def __init__(self, bus: MemoryBus, asks: Asks, whole: Callable[[], bool]) -> None:
+    def __init__(self, bus: MemoryBus, asks: MemoryAsks, whole: Callable[[], bool]) -> None:
         self._bus = bus
         self._asks = asks
         self._whole = whole
@@ -97,11 +84,7 @@ class BusLink:
             if self._whole():
                 heard(node)
 
-        self._asks.heard.append(pass_on)
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            self._asks.heard.remove(pass_on)
+        await self._asks.listen(pass_on)
 
 
 class JournalLink:

@@ -10,7 +10,7 @@ import pytest
 from remediator.http_client import HttpError
 from remediator.kube.transport import TransportError
 from remediator.sim.faults import ApiMode
-from remediator.sim.reach import Place
+from remediator.sim.reach import API_HOST, API_PORT, Place
 
 OUTSIDE = Place("outside", zone="zone-z")
 
@@ -223,7 +223,7 @@ def test_the_api_servers_own_port_follows_its_faults(in_cluster, mode, answer):
         cluster.faults.api(mode)
         dial = cluster.dial(OUTSIDE)
         try:
-            await dial.tcp("api.sim", 6443, 1.0)
+            await dial.tcp(API_HOST, API_PORT, 1.0)
         except ConnectionRefusedError:
             return "refused"
         except TimeoutError:
