@@ -78,3 +78,9 @@ class Mirror(Generic[T]):
         if not self.synced:
             self.synced = True
             self._sink.synced()
+
+    def reset(self) -> None:
+        """Forget everything, as gone: the collection itself is no more."""
+        for key in list(self._objects):
+            self.remove(key)
+        self.synced = False

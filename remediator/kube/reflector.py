@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 import structlog
 
 from remediator.backoff import Backoff
 from remediator.clock import Clock
-from remediator.kube.errors import ApiError, GoneError, NotFoundError
+from remediator.kube.errors import ApiError, ForbiddenError, NotFoundError
 from remediator.kube.listing import PageReader
 from remediator.kube.metadata import KubeObject
 from remediator.kube.mirror import Key, Mirror, Sink
 from remediator.kube.progress import ProgressProof
 from remediator.kube.reflector_settings import ReflectorSettings
+from remediator.kube.refusals import needs_list, refuses_watch_list
 from remediator.kube.resources import Resource
 from remediator.kube.transport import Query, Transport, TransportError
 from remediator.kube.watching import (
@@ -47,7 +48,9 @@ class Reflector(Generic[T]):
     """Mirrors one collection and tells a sink of every change.
 
     ``last_heard_at`` is when any line came, proof or not. ``absent``: the API does not have this
-    resource (its CRD is not installed); it is looked for again every minute at most.
+    resource (its CRD is not installed); it is looked for again every minute at most, and
+    ``on_absent`` is called each time. ``forbidden``: RBAC does not let us read it; said once.
+    ``mirror`` is a picture to go on with, of the same collection in another version.
     """
 
     def __init__(
@@ -59,13 +62,16 @@ class Reflector(Generic[T]):
         clock: Clock,
         rng: random.Random,
         settings: ReflectorSettings | None = None,
+        mirror: Mirror[T] | None = None,
+        on_absent: Callable[[], None] = lambda: None,
     ) -> None:
         self._transport = transport
         self._resource = resource
         self._clock = clock
         self._rng = rng
         self._settings = settings or ReflectorSettings()
-        self._mirror = Mirror(sink, resource.keep)
+        self._mirror = mirror or Mirror(sink, resource.keep)
+        self._on_absent = on_absent
         self._progress = ProgressProof(sink.progressed, delay_s=self._settings.progress_delay_s)
         self._reader = PageReader(transport, resource, timeout_s=self._settings.list_timeout_s)
         self._decoder = EventDecoder(resource.item, resource.path)
@@ -73,6 +79,7 @@ class Reflector(Generic[T]):
             base_s=self._settings.backoff_base_s, cap_s=self._settings.backoff_cap_s, rng=rng
         )
         self._absent_backoff = Backoff(base_s=1.0, cap_s=self._settings.absent_cap_s, rng=rng)
+        self._forbidden_backoff = Backoff(base_s=1.0, cap_s=self._settings.forbidden_cap_s, rng=rng)
         self._version = ""  # where a watch goes on; "" asks for a new list
         self._listed: set[Key] | None = None  # keys found so far by a watch-list in progress
         self._list_started_at = 0.0
@@ -80,6 +87,7 @@ class Reflector(Generic[T]):
         self._page_next = False  # the last watch-list broke off: list by pages once
         self._unreadable_events = 0
         self.absent = False
+        self.forbidden = False
         self.last_heard_at = 0.0
 
     @property
@@ -135,7 +143,7 @@ class Reflector(Generic[T]):
         found: set[Key] = set()
         version = ""
         async for page in self._reader.pages(limit=self._settings.page_limit):
-            self.absent = False
+            self._answered()
             if page.restarted:
                 found.clear()
             version = page.resource_version
@@ -159,7 +167,7 @@ class Reflector(Generic[T]):
             if self._listed is None:
                 raise  # the list was complete: an ordinary end of a watch
             self._page_next = True
-            if not _refuses_watch_list(error):
+            if not refuses_watch_list(error):
                 raise
             self._watch_list = False
             _log.info("watch_list_refused", path=self._resource.path, problem=str(error))
@@ -207,7 +215,7 @@ class Reflector(Generic[T]):
     def _handle(self, event: WatchEvent[T]) -> None:
         now = self._clock.now()
         self.last_heard_at = now
-        self.absent = False
+        self._answered()
         if isinstance(event, Bookmark):
             if self._listed is not None and event.initial_events_end:
                 self._complete(self._listed, event.version, self._list_started_at)
@@ -269,10 +277,12 @@ class Reflector(Generic[T]):
         if self.last_heard_at >= started_at and lived_s >= self._settings.healthy_after_s:
             self._backoff.reset()
         refusal = error.error if isinstance(error, InStreamError) else error
-        if isinstance(error, InStreamError) or _needs_list(refusal):
+        if isinstance(error, InStreamError) or needs_list(refusal):
             self._version = ""
         if isinstance(refusal, NotFoundError):
             return self._absence(refusal)
+        if isinstance(refusal, ForbiddenError):
+            return self._prohibition(refusal)
         asked_s = (refusal.retry_after_s or 0.0) if isinstance(refusal, ApiError) else 0.0
         delay_s = self._backoff.next_s(at_least_s=min(asked_s, self._settings.retry_after_cap_s))
         _log.warning(
@@ -288,30 +298,16 @@ class Reflector(Generic[T]):
         if not self.absent:
             self.absent = True
             _log.warning("resource_absent", path=self._resource.path, problem=str(refusal))
+        self._on_absent()
         return self._absent_backoff.next_s()
 
+    def _prohibition(self, refusal: ForbiddenError) -> float:
+        if not self.forbidden:
+            self.forbidden = True
+            _log.warning("watch_forbidden", path=self._resource.path, problem=str(refusal))
+        return self._forbidden_backoff.next_s()
 
-def _needs_list(error: Exception) -> bool:
-    """Say whether a watch that failed so cannot go on from where it was.
-
-    410 says it outright. Other refusals of the request itself (400, 403, 404, 422) may be about the
-    resourceVersion, or about a CRD that was removed; a list tells. Trouble (429, 5xx, no answer,
-    silence, garbage) leaves the version as good as it was.
-    """
-    if isinstance(error, GoneError):
-        return True
-    return isinstance(error, ApiError) and 400 <= error.status < 500 and error.status != 429
-
-
-def _refuses_watch_list(error: Exception) -> bool:
-    """Say whether the server cannot do a watch-list, as opposed to being in trouble now.
-
-    Kubernetes without the feature answers 422; with an etcd that lacks progress requests (before
-    3.4.25 and 3.5.8) it answers 200 and an ERROR event; one that does not know the parameter sends
-    the objects and then no closing bookmark.
-    """
-    if isinstance(error, InStreamError):
-        return error.error.status not in {410, 429, 503, 504}
-    if isinstance(error, ApiError):
-        return error.status in {400, 405, 422, 501}
-    return isinstance(error, WatchSilentError)
+    def _answered(self) -> None:
+        if self.absent or self.forbidden:
+            self.absent = self.forbidden = False
+            self._forbidden_backoff.reset()

@@ -25,6 +25,7 @@ class ReflectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     backoff_base_s: float = 0.5
     backoff_cap_s: float = 10.0  # client-go: 30 s; detection waits for us, and we are few
     absent_cap_s: float = 60.0
+    forbidden_cap_s: float = 10.0  # RBAC may be a moment behind; it is said once, not each time
     retry_after_cap_s: float = 60.0
     healthy_after_s: float = 5.0  # a watch that lived so long was no part of a failing loop
     progress_delay_s: float = 0.1

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
+import structlog
 
-from remediator.kube.objects import LAUNCHER_PODS
-from tests.kube.reflecting import RecordingSink, Server, reflecting
+from remediator.clock import Clock
+from remediator.kube.objects import LAUNCHER_PODS, NODES
+from remediator.kube.reflector import Reflector, ReflectorSettings
+from tests.kube.reflecting import EPOCH, RecordingSink, Server, reflecting
 from tests.kube.scripted import (
     Hang,
     Lines,
@@ -503,3 +507,44 @@ async def test_a_sink_that_fails_ends_the_reflector_loudly():
     with pytest.raises(ZeroDivisionError):
         async with reflecting(server.transport, sink=Broken()):
             await asyncio.sleep(1)
+
+
+@on_virtual_time
+async def test_a_refusal_is_said_once_and_tried_again_until_it_is_granted():
+    allowed_at = 300.0
+
+    def lists(call):
+        return page(node("n1", 3), version=3) if call.at >= allowed_at else status(403, "Forbidden")
+
+    server = Server(lists=lists, watches=[Lines([Hang()])])
+    with structlog.testing.capture_logs() as logs:
+        async with reflecting(server.transport, forbidden_cap_s=60.0) as (reflector, _):
+            await asyncio.sleep(200)
+            assert (reflector.forbidden, reflector.synced) == (True, False)
+            asked = len(server.calls("LIST"))
+            await asyncio.sleep(170)
+            assert (reflector.forbidden, reflector.synced) == (False, True)
+        said = [each for each in logs if each["event"] == "watch_forbidden"]
+    assert len(said) == 1
+    assert 3 < asked < 30
+
+
+@on_virtual_time
+async def test_whoever_asks_hears_of_each_answer_that_the_resource_is_not_there():
+    asked = []
+    server = Server(lists=[status(404, "NotFound")])
+    sink = RecordingSink()
+    reflector = Reflector(
+        server.transport,
+        NODES,
+        sink,
+        clock=Clock(epoch_at_start=EPOCH),
+        rng=random.Random(1),
+        settings=ReflectorSettings(watch_list=False),
+        on_absent=lambda: asked.append(1),
+    )
+    task = asyncio.create_task(reflector.run())
+    await asyncio.sleep(30)
+    task.cancel()
+    assert reflector.absent
+    assert len(asked) == len(server.calls("LIST")) > 2
