@@ -161,9 +161,10 @@ class Rounds:
         try:
             text = await self._knock(kind, target)
             heard = Heard.ANSWER
-        except (ConnectionRefusedError, ConnectionResetError) as error:
-            heard = Heard.ANSWER
-            text = "refused" if isinstance(error, ConnectionRefusedError) else "reset"
+        except ConnectionRefusedError:
+            heard, text = Heard.ANSWER, "refused"
+        except ConnectionResetError as error:
+            heard, text = Heard.ANSWER, _words(error)
         except TimeoutError:
             now = self._clock.now()
             self.lateness.note(began_at + self._deadline_s, now)
