@@ -7,6 +7,7 @@ daemon's own clock, which never steps backward; durations end in ``_s``.
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
 
@@ -69,6 +70,13 @@ class Reading(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
+# Bounds of a signal's words, in characters: a Kubernetes name fits into each but the zone, which is
+# a label's value. They are checked where signals are read, and stand in the published schema.
+_Words = Annotated[str, msgspec.Meta(max_length=253)]
+# Seconds since the epoch; 1e11 is the year 5138, so that milliseconds are told apart.
+_SourceTime = Annotated[float, msgspec.Meta(ge=0, lt=1e11)]
+
+
 class Signal(Record, frozen=True, kw_only=True):
     """One observation of one subject on one plane by one source: the public schema on NATS.
 
@@ -80,13 +88,16 @@ class Signal(Record, frozen=True, kw_only=True):
     """
 
     plane: Plane
-    source: str  # who says so: "lease watch", "redfish bmc", "vantage zone-a-0", "longhorn"
+    # Who says so: "lease watch", "redfish bmc", "vantage zone-a-0", "longhorn".
+    source: Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
     subject: Subject
     reading: Reading
-    at: float
-    aspect: str = ""  # which of several things of this source: a condition type, a probe, an object
-    zone: str = ""  # where the source stands (vantage points only)
-    detail: str = ""
+    at: _SourceTime
+    # Which of several things of this source: a condition type, a probe, an object.
+    aspect: _Words = ""
+    # Where the source stands (vantage points only).
+    zone: Annotated[str, msgspec.Meta(max_length=63)] = ""
+    detail: Annotated[str, msgspec.Meta(max_length=1000)] = ""
     first: bool = False
 
 
