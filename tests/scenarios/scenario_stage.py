@@ -7,30 +7,28 @@ import dataclasses
 from collections.abc import Coroutine
 from typing import Any
 
-from harness import Rehearsal, Seat
+import msgspec
+from harness import PROBES, Rehearsal, Seat
 from scenario_file import Event, Scenario
 from scenario_objects import ObjectVerbs
 from scenario_outcome import Played, look, words_of
+from scenario_people import PeopleVerbs
 
 from remediator.bus.protocols import AppendRefusedError
 from remediator.engine import chain
-from remediator.kube.client import KubeClient, PatchKind
-from remediator.kube.objects import (
-    MEDIK8S_LEASES,
-    NODES,
-    VIRTUAL_MACHINES,
-    virtual_machine_action,
-)
+from remediator.engine.chain import Decision
+from remediator.engine.model import Plane, Reading, Signal, node_subject
+from remediator.kube.client import KubeClient
+from remediator.signals import wire
 from remediator.sim.bmc import BmcMode
 from remediator.sim.cluster_spec import VmSpec
 from remediator.sim.faults import ApiMode
-from remediator.sim.timestamps import rfc3339_micro
 
 # A pod whose container exits is started again by its kubelet about this soon.
 CONTAINER_RESTART_S = 2.0
 
 
-class Stage(ObjectVerbs, Rehearsal):
+class Stage(ObjectVerbs, PeopleVerbs, Rehearsal):
     """A rehearsal of one scenario. Verbs are the methods ``do_…``."""
 
     def __init__(self, scenario: Scenario) -> None:
@@ -41,6 +39,7 @@ class Stage(ObjectVerbs, Rehearsal):
             engine=scenario.daemon.engine,
             seed=scenario.cluster.seed,
             seats=[Seat(place.zone, place.host) for place in scenario.daemon.places],
+            probes=msgspec.structs.replace(PROBES, enabled=scenario.daemon.probes),
         )
         for node, period_s in scenario.cluster.lease_periods_s.items():
             host = self.cluster.hosts[node]
@@ -49,6 +48,7 @@ class Stage(ObjectVerbs, Rehearsal):
             )
         self.played = Played(scenario)
         self._scenario = scenario
+        self._skews: dict[str, float] = {}  # of the clocks of leaders that started after a jump
         self._waiting: list[Event] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -71,6 +71,8 @@ class Stage(ObjectVerbs, Rehearsal):
         scenario = self._scenario
         self.played.zero_at = self.clock.now() + scenario.quiet_s
         await self.start(replicas=scenario.daemon.replicas)
+        for vantage in scenario.daemon.vantages:
+            self.start_vantage(vantage.name, Seat(vantage.zone, vantage.host))
         for event in scenario.events:
             if event.at_s is None:
                 self._waiting.append(event)
@@ -78,13 +80,18 @@ class Stage(ObjectVerbs, Rehearsal):
                 self._later(scenario.quiet_s + event.at_s, event)
         await self.run(scenario.quiet_s + scenario.until_s)
         await self._settle()
-        self.played.decisions = self.decisions()
+        self.played.decisions = [self._by_the_right_clock(each) for each in self.decisions()]
         self._note_faults()
         look(self.played, self.cluster)
         self._stopping = True
         await self.stop()
         self.verify()
         return self.played
+
+    def _by_the_right_clock(self, decision: Decision) -> Decision:
+        """Return a record of a leader whose clock was off as if it had not been."""
+        skew_s = self._skews.get(decision.leader, 0.0)
+        return msgspec.structs.replace(decision, at=decision.at - skew_s)
 
     def _later(self, delay_s: float, event: Event) -> None:
         asyncio.get_running_loop().call_later(delay_s, self._try, event)
@@ -190,6 +197,7 @@ class Stage(ObjectVerbs, Rehearsal):
     def start_replica(self) -> str:
         """Start one, and one more whenever it exits by itself, as its kubelet would."""
         name = super().start_replica()
+        self._skews[name] = self.wall_skew_s
         self.replicas[name].add_done_callback(lambda task: self._exited(name, task))
         if self.clock.now() > self.played.zero_at - self._scenario.quiet_s:
             self.note(f"{name} starts")
@@ -236,6 +244,41 @@ class Stage(ObjectVerbs, Rehearsal):
             replica.start_over()
         self.note("NATS up")
 
+    # --- verbs: vantage points, clocks, and what any program may say -----------------------------
+
+    def do_kill_prober(self, name: str) -> None:
+        self.end_vantage(name)
+        self.note(f"kill -9 {name}")
+
+    def do_start_prober(self, name: str, zone: str, host: str = "") -> None:
+        self.start_vantage(name, Seat(zone, host))
+        self.note(f"{name} starts")
+
+    def do_ntp_jump(self, seconds: float) -> None:
+        """Let every wall clock jump; running processes of ours do not look at it again."""
+        self.wall_skew_s += seconds
+        for node, host in self.cluster.hosts.items():
+            self.cluster.faults.clock_skew(node, host.clock_skew_s + seconds)
+        self.note(f"NTP moves every clock by {seconds:+g} s")
+        self._faults_noted = len(self.cluster.faults.timeline)
+
+    def do_signal(
+        self, plane: str, source: str, node: str, reading: str, aspect: str = "", detail: str = ""
+    ) -> None:
+        """Let some program publish a signal about a node."""
+        signal = Signal(
+            plane=Plane(plane),
+            source=source,
+            subject=node_subject(node),
+            reading=Reading(reading),
+            at=self.clock.now() + self.wall_skew_s,
+            aspect=aspect,
+            detail=detail,
+        )
+        said = " ".join(part for part in (aspect, reading, f"({detail})" if detail else "") if part)
+        self.note(f"{source} says of {node} on plane {plane}: {said}")
+        wire.offer(self.bus, signal)
+
     # --- verbs: hosts, where the fault's target is known only when the time has come -----------
 
     def do_power_loss_under(self, vm: str) -> None:
@@ -246,57 +289,3 @@ class Stage(ObjectVerbs, Rehearsal):
     def do_bmc_latency(self, node: str, seconds: float) -> None:
         self.note(f"BMC of {node} answers after {seconds:g} s")
         self.cluster.bmcs[node].latency_s = seconds
-
-    # --- verbs: people ---------------------------------------------------------------------------
-
-    async def do_label_node(self, node: str, key: str, value: str | None) -> None:
-        self.note(f"label node {node} {key}={value}" if value else f"unlabel node {node} {key}")
-        await self._patch(NODES.object_path(node), {"metadata": {"labels": {key: value}}})
-
-    async def do_annotate_node(self, node: str, key: str, value: str | None) -> None:
-        said = f"{key}={value}" if value is not None else f"{key}-"
-        self.note(f"annotate node {node} {said}")
-        await self._patch(NODES.object_path(node), {"metadata": {"annotations": {key: value}}})
-
-    async def do_node_lease(self, node: str, holder: str, duration_s: int) -> None:
-        self.note(f"medik8s lease of {node} taken by {holder} for {duration_s} s")
-        now = rfc3339_micro(self.clock.now())
-        await self._operator.create(
-            MEDIK8S_LEASES.collection("medik8s-leases"),
-            {
-                "apiVersion": "coordination.k8s.io/v1",
-                "kind": "Lease",
-                "metadata": {"name": f"node-{node}", "namespace": "medik8s-leases"},
-                "spec": {
-                    "holderIdentity": holder,
-                    "leaseDurationSeconds": duration_s,
-                    "acquireTime": now,
-                    "renewTime": now,
-                },
-            },
-        )
-
-    async def do_delete_node_lease(self, node: str) -> None:
-        self.note(f"medik8s lease of {node} given up")
-        await self._operator.delete(MEDIK8S_LEASES.object_path(f"node-{node}", "medik8s-leases"))
-
-    async def do_delete_vm(self, vm: str) -> None:
-        self.note(f"owner deletes vm/{vm}")
-        namespace, name = vm.split("/")
-        await self._operator.delete(VIRTUAL_MACHINES.object_path(name, namespace))
-
-    async def do_stop_vm(self, vm: str) -> None:
-        self.note(f"owner stops vm/{vm}")
-        await self._operator.replace(virtual_machine_action(*vm.split("/"), "stop"), {})
-
-    async def do_migrate_vm(self, vm: str, to: str) -> None:
-        self.note(f"vm/{vm} begins to migrate to {to}")
-        body = {"addedNodeSelector": {"kubernetes.io/hostname": to}}
-        await self._operator.replace(virtual_machine_action(*vm.split("/"), "migrate"), body)
-
-    async def do_cordon_by_hand(self, node: str) -> None:
-        self.note(f"somebody cordons {node}")
-        await self._patch(NODES.object_path(node), {"spec": {"unschedulable": True}})
-
-    async def _patch(self, path: str, patch: dict[str, Any]) -> None:
-        await self._operator.patch(path, patch, kind=PatchKind.MERGE)

@@ -59,6 +59,17 @@ class Seat(NamedTuple):
     host: str = ""
 
 
+class WallClock(Clock):
+    """The clock of a process that started when the wall clock was so far off."""
+
+    def __init__(self, right: Clock, skew_s: float) -> None:
+        self._right = right
+        self.skew_s = skew_s
+
+    def now(self) -> float:
+        return self._right.now() + self.skew_s
+
+
 class AuditedTransport:
     """Reports every write that the daemon sends, for tests of what it touches and when."""
 
@@ -165,6 +176,7 @@ class Rehearsal:
     ) -> None:
         self.clock = Clock(epoch_at_start=EPOCH)
         self.cluster = SimCluster(spec, clock=self.clock)
+        self.wall_skew_s = 0.0  # of processes that start from now on
         self.bus = MemoryBus()
         self.asks = MemoryAsks()
         self.journal = MemoryJournal()
@@ -222,6 +234,7 @@ class Rehearsal:
         reach = self.cluster.reach
         link = BusLink(self.bus, self.asks, lambda: reach.passes(place, NATS))
         self.links[name] = link
+        clock = WallClock(self.clock, self.wall_skew_s)
         journal = JournalLink(self.journal, lambda: reach.passes(place, NATS))
         transport = AuditedTransport(self.cluster.memory_transport(name), self._wrote)
         device = RedfishDevice(
@@ -233,7 +246,7 @@ class Rehearsal:
         )
         devices = FenceDevices(
             [device] if self.fenced else [],
-            self.clock,
+            clock,
             http=lambda _device: AuditedHttp(self.cluster.memory_http(place), self._reset),
         )
         replica = Replica(
@@ -256,7 +269,7 @@ class Rehearsal:
                 lease_name="remediator",
                 probes=msgspec.structs.replace(self._probes, zone=place.zone, node=place.host),
             ),
-            self.clock,
+            clock,
             random.Random(f"{self._seed}/{name}"),
         )
         self.alive[name] = replica
@@ -273,7 +286,7 @@ class Rehearsal:
             self.cluster.dial(place),
             self._targets,
             link,
-            self.clock,
+            WallClock(self.clock, self.wall_skew_s),
             rng=random.Random(f"{self._seed}/{name}"),
             settings=msgspec.structs.replace(
                 self._probes, vantage=name, zone=seat.zone, node=seat.host
