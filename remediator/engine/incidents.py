@@ -149,6 +149,23 @@ class Incident(msgspec.Struct, kw_only=True):
         return self.plan.steps[self.step]
 
 
+class VmIncident(msgspec.Struct, kw_only=True):
+    """One open incident of one VM. Changed only by ``state.apply``.
+
+    It is suspected, then confirmed, then resolved. Nothing is done about it in this version, so it
+    holds no plan, no proof and no attempts, and stands apart from the incidents of nodes.
+    """
+
+    id: str
+    subject: Subject
+    state: IncidentState
+    opened_at: float
+    vmi_uid: str
+    verdict: Verdict
+    verdict_at: float
+    row: str
+
+
 class Residue(msgspec.Struct, kw_only=True):
     """What we have left on a node and owe to take back once it has returned."""
 

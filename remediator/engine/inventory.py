@@ -51,6 +51,7 @@ class Inventory:
         self._vmis_on: dict[str, set[Key]] = defaultdict(set)
         self._pods_on: dict[str, set[Key]] = defaultdict(set)
         self._pods_of: dict[Key, set[Key]] = defaultdict(set)
+        self._migrations_of: dict[Key, set[Key]] = {}  # by VMI
         self._zones: dict[str, set[str]] = defaultdict(set)
 
     @property
@@ -89,6 +90,8 @@ class Inventory:
             case HandsOffFacts():
                 return _swap(self.hands_off, (facts.namespace, facts.name), facts)
             case MigrationFacts():
+                vmi_key = (facts.namespace, facts.vmi)
+                self._migrations_of.setdefault(vmi_key, set()).add((facts.namespace, facts.name))
                 return _swap(self.migrations, (facts.namespace, facts.name), facts)
             case _:
                 assert_never(facts)
@@ -125,6 +128,8 @@ class Inventory:
                 found = _pop(self.hands_off, key, uid)
             case FactKind.MIGRATION:
                 found = _pop(self.migrations, key, uid)
+                if isinstance(found, MigrationFacts):
+                    self._unlist_migration(found)
             case _:
                 assert_never(kind)
         return found
@@ -140,7 +145,19 @@ class Inventory:
 
     def pods_of(self, vmi: Subject) -> list[PodFacts]:
         """Return the launcher pods of a VM, by name."""
-        return [self.pods[key] for key in sorted(self._pods_of.get((vmi.namespace, vmi.name), ()))]
+        return self.pods_under((vmi.namespace, vmi.name))
+
+    def pods_under(self, vmi: Key) -> list[PodFacts]:
+        """Return the launcher pods of a VM, by name; as ``pods_of``."""
+        return [self.pods[key] for key in sorted(self._pods_of.get(vmi, ()))]
+
+    def has_pods(self, vmi: Key) -> bool:
+        """Whether a VM has any launcher pod."""
+        return bool(self._pods_of.get(vmi))
+
+    def migrations_of(self, vmi: Key) -> list[MigrationFacts]:
+        """Return the migrations of a VM that have not ended, by name."""
+        return [self.migrations[key] for key in sorted(self._migrations_of.get(vmi, ()))]
 
     def vm(self, subject: Subject) -> VmFacts | None:
         """Return a VirtualMachine."""
@@ -165,6 +182,12 @@ class Inventory:
             self._vmis_on[old.node].discard((old.namespace, old.name))
         if new is not None and new.node:
             self._vmis_on[new.node].add((new.namespace, new.name))
+
+    def _unlist_migration(self, gone: MigrationFacts) -> None:
+        listed = self._migrations_of.get((gone.namespace, gone.vmi), set())
+        listed.discard((gone.namespace, gone.name))
+        if not listed:
+            self._migrations_of.pop((gone.namespace, gone.vmi), None)
 
     def _index_pod(self, old: PodFacts | None, new: PodFacts | None) -> None:
         if old is not None:

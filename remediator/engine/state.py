@@ -8,7 +8,14 @@ from __future__ import annotations
 import msgspec
 
 from remediator.engine.chain import Decision, DecisionKind, Head
-from remediator.engine.incidents import Incident, InvariantError, Residue, Stage, VmProgress
+from remediator.engine.incidents import (
+    Incident,
+    InvariantError,
+    Residue,
+    Stage,
+    VmIncident,
+    VmProgress,
+)
 from remediator.engine.model import (
     Action,
     Cordon,
@@ -36,11 +43,19 @@ class EngineState(msgspec.Struct, kw_only=True):
     busy: dict[str, str] = {}  # subject -> action id: at most one action per subject
     fenced_at: dict[str, float] = {}  # node -> last time it was fenced
     residues: dict[str, Residue] = {}  # node -> what we owe it
+    # Incidents of VMs stand apart: whatever goes through ``incidents`` is about nodes.
+    vm_incidents: dict[str, VmIncident] = {}
+    vm_open_on: dict[str, str] = {}  # subject -> incident
 
     def incident_on(self, subject: object) -> Incident | None:
         """Return the open incident of a subject."""
         found = self.open_on.get(str(subject))
         return None if found is None else self.incidents[found]
+
+    def vm_incident_on(self, subject: object) -> VmIncident | None:
+        """Return the open incident of a VM."""
+        found = self.vm_open_on.get(str(subject))
+        return None if found is None else self.vm_incidents[found]
 
 
 def apply(state: EngineState, decision: Decision, head: Head) -> None:
@@ -50,9 +65,17 @@ def apply(state: EngineState, decision: Decision, head: Head) -> None:
         state.leader, state.epoch = decision.leader, decision.epoch
         _anchor_times(state, decision.at)
         return
+    if _is_of_vm_incident(state, decision):
+        _apply_vm(state, decision)
+        return
     if decision.kind is DecisionKind.OPENED:
         _open(state, decision)
         return
+    _apply_node(state, decision)
+
+
+def _apply_node(state: EngineState, decision: Decision) -> None:
+    """Change what is remembered of a node, its incident and its VMs' recovery, by a record."""
     if decision.action is not None:
         if decision.outcome is None:
             _start(state, decision, decision.action)
@@ -99,6 +122,9 @@ def _anchor_times(state: EngineState, at: float) -> None:
         for progress in incident.vms.values():
             progress.since_at, progress.retry_at = at, 0.0
             progress.started_at = at if progress.started_at else 0.0
+    for vm_incident in state.vm_incidents.values():
+        vm_incident.opened_at = min(vm_incident.opened_at, at)
+        vm_incident.verdict_at = at
     for residue in state.residues.values():
         residue.retry_at = 0.0
     for node, fenced_at in state.fenced_at.items():
@@ -122,6 +148,43 @@ def _open(state: EngineState, decision: Decision) -> None:
         convicted_at=decision.at if decision.state is IncidentState.CONFIRMED else 0.0,
     )
     state.open_on[str(decision.subject)] = decision.incident
+
+
+def _open_vm(state: EngineState, decision: Decision) -> None:
+    if decision.state is None or decision.verdict is None:
+        raise InvariantError(f"record {decision.seq} opens an incident without state or verdict")
+    state.vm_incidents[decision.incident] = VmIncident(
+        id=decision.incident,
+        subject=decision.subject,
+        state=decision.state,
+        opened_at=decision.at,
+        vmi_uid=decision.uid,
+        verdict=decision.verdict,
+        verdict_at=decision.at,
+        row=decision.row,
+    )
+    state.vm_open_on[str(decision.subject)] = decision.incident
+
+
+def _is_of_vm_incident(state: EngineState, decision: Decision) -> bool:
+    opened = decision.kind is DecisionKind.OPENED and decision.subject.kind == "vm"
+    return opened or decision.incident in state.vm_incidents
+
+
+def _apply_vm(state: EngineState, decision: Decision) -> None:
+    """Change the incident of a VM by a record of it."""
+    if decision.kind is DecisionKind.OPENED:
+        _open_vm(state, decision)
+        return
+    incident = state.vm_incidents[decision.incident]
+    incident.state = decision.state or incident.state
+    if decision.kind is DecisionKind.VERDICT and decision.verdict is not None:
+        incident.verdict, incident.verdict_at = decision.verdict, decision.at
+        incident.row = decision.row
+        incident.vmi_uid = decision.uid or incident.vmi_uid
+    elif decision.kind is DecisionKind.RESOLVED:
+        del state.vm_incidents[incident.id]
+        del state.vm_open_on[str(incident.subject)]
 
 
 def _verdict(incident: Incident, decision: Decision) -> None:

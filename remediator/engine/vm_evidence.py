@@ -1,0 +1,182 @@
+"""What is seen of each VM, and what must be remembered of it because its objects do not say it.
+
+Remembered is when a VMI was seen to begin to run, how often it failed, and which signals stand.
+All times are proven time (see ``silence.py``): while the API server is not heard, nothing grows
+old here. A VM that is well costs no memory beyond its first minutes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from remediator.engine import vm_values
+from remediator.engine.inventory import Inventory, Key
+from remediator.engine.model import Plane, PodFacts, Reading, Signal, VmFacts, VmiFacts
+from remediator.engine.vm_values import NOTHING, SERIES, VmMemory, Witness
+from remediator.engine.vm_verdicts import VmValues
+
+# A guest may lose its agent in its first minutes: cloud-init reboots, drivers are set up. As long
+# as our own recovery waits for a guest to be up (PacingSettings.start_timeout_s).
+BOOT_S = 300.0
+
+# Aspects of the signals that are weighed, by plane. Others are not kept.
+ASPECTS: dict[Plane, frozenset[str]] = {
+    Plane.GUEST: frozenset({"readiness-probe", "liveness-probe", "panic", "watchdog"}),
+    Plane.STORAGE: frozenset({"attach"}),
+}
+_SOURCES_MAX = 8  # per aspect: a publisher with ever new names must not fill the memory
+
+
+class VmEvidence:
+    """What is remembered of VMs, and their values as they are read from it and the inventory."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+        self._memory: dict[Key, VmMemory] = {}
+        self._began: dict[Key, tuple[str, float]] = {}  # VMI uid, and when it began to run
+        self._boots: deque[tuple[float, Key]] = deque()  # the same, in order of time
+        self.began_s = 0.0  # when all was first known: what ran by then began some time before
+
+    # --- taking in -------------------------------------------------------------------------------
+
+    def note_vmi(self, new: VmiFacts, old: VmiFacts | None, proven_s: float) -> None:
+        """Note what comes to its end with this change of a VMI, and when it began to run."""
+        key = (new.namespace, new.name)
+        ran = old is None or (old.uid == new.uid and old.phase == "Running")
+        if new.phase == "Running" and not ran:
+            self._began[key] = (new.uid, proven_s)
+            self._boots.append((proven_s, key))
+        memory = self._memory.get(key)
+        if memory is None:
+            return
+        if memory.vmi_uid not in ("", new.uid):
+            memory.signals, memory.vmi_uid = {}, ""
+        if new.phase == "Running":
+            memory.signals.pop("attach", None)
+        if new.ready:
+            memory.signals.pop("readiness-probe", None)
+        if new.agent_connected and old is not None and not old.agent_connected:
+            memory.signals.pop("panic", None)  # it has come up again
+
+    def note_failure(self, vmi: VmiFacts, proven_s: float, *, excused: bool, found: bool) -> None:
+        """Note that a VMI has failed; ``found`` where it had before it was first seen."""
+        memory = self._memory_of((vmi.namespace, vmi.name))
+        if excused:
+            memory.excused = vmi.uid
+        elif not found and memory.failed != vmi.uid:
+            memory.failed = vmi.uid
+            memory.failures = [*memory.failures, proven_s][-SERIES:]
+
+    def note_signal(self, signal: Signal, proven_s: float) -> bool:
+        """Take in a signal about a VM; True when it says something new.
+
+        One that was only found when its source began is history: Kubernetes keeps events an hour.
+        """
+        key = (signal.subject.namespace, signal.subject.name)
+        vmi = self._inventory.vmis.get(key)
+        known = vmi is not None or key in self._inventory.vms
+        if not known or signal.aspect not in ASPECTS.get(signal.plane, ()) or signal.first:
+            return False
+        memory = self._memory_of(key)
+        sources = memory.signals.setdefault(signal.aspect, {})
+        last = sources.pop(signal.source, None)
+        if last is not None and signal.at <= last.at and last.is_fresh(proven_s):
+            sources[signal.source] = last
+            return False  # a repeat, or out of order
+        memory.vmi_uid = vmi.uid if vmi is not None else ""
+        sources[signal.source] = Witness(signal, proven_s)
+        if len(sources) > _SOURCES_MAX:
+            del sources[next(iter(sources))]  # the one that has been silent for longest
+        if signal.aspect == "watchdog" and signal.reading is Reading.DOWN:
+            memory.resets = [*memory.resets, proven_s][-SERIES:]
+        return True
+
+    def forget(self, key: Key) -> None:
+        """Forget a VM of which no object is left."""
+        self._memory.pop(key, None)
+        self._began.pop(key, None)
+
+    def expire(self, proven_s: float) -> None:
+        """Forget the beginnings of VMIs that are not young any more."""
+        while self._boots and proven_s - self._boots[0][0] >= BOOT_S:
+            at_s, key = self._boots.popleft()
+            if self._began.get(key, ("", -1.0))[1] == at_s:
+                del self._began[key]
+
+    def _memory_of(self, key: Key) -> VmMemory:
+        memory = self._memory.get(key)
+        if memory is None:
+            memory = self._memory[key] = VmMemory()
+        return memory
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def ordinary(self, facts: VmFacts | VmiFacts | PodFacts) -> bool:
+        """Whether this object cannot by itself make its VM look bad, so that no look is needed."""
+        if isinstance(facts, PodFacts):
+            waits = facts.waiting or facts.unschedulable
+            return facts.phase == "Running" and not facts.deleting and not waits
+        if (facts.namespace, facts.name) in self._memory:
+            return False
+        if isinstance(facts, VmFacts):
+            return facts.status not in vm_values.BAD_STATUS
+        lost = facts.agent_known and not facts.agent_connected
+        return facts.phase == "Running" and not (facts.paused or facts.deleting or lost)
+
+    def values(self, key: Key, proven_s: float) -> VmValues:
+        """Return the value of each facet of a VM."""
+        inventory = self._inventory
+        vm, vmi = inventory.vms.get(key), inventory.vmis.get(key)
+        pods, memory = inventory.pods_under(key), self._memory.get(key, NOTHING)
+        phase, paused = vm_values.phase(vm, vmi, memory), vm_values.paused(vmi)
+        migration = vm_values.migration(vmi, inventory.migrations_of(key))
+        agent = probes = "unknown"
+        if vmi is not None and phase == "running" and paused == "no":
+            still = migration in ("none", "queued")
+            if still and not self._excuses_silence(key, vmi, proven_s):
+                agent = vm_values.agent(vmi)
+                probes = vm_values.probes(vmi, memory, proven_s)
+        return VmValues(
+            wanted=vm_values.wanted(vm, vmi),
+            phase=phase,
+            start=vm_values.start(vm, pods),
+            pod=vm_values.pod(vmi, pods, phase),
+            volume=vm_values.volume(phase, memory),
+            paused=paused,
+            crashes=vm_values.crashes(vm, vmi, pods, memory, proven_s),
+            migration=migration,
+            agent=agent,
+            probes=probes,
+        )
+
+    def details(self, key: Key) -> dict[str, str]:
+        """Return what there is to say of each facet, for people; those without words are absent."""
+        return vm_values.details(self._inventory, key, self._memory.get(key, NOTHING))
+
+    def about(self, row: str, key: Key) -> str:
+        """Return what a row is about: once it is about something else, its time begins anew."""
+        inventory = self._inventory
+        vmi = inventory.vmis.get(key)
+        if row == "terminating":
+            return " ".join(pod.uid for pod in vm_values.ending(inventory.pods_under(key), vmi))
+        if row.startswith("migration-"):
+            found = inventory.migrations_of(key)
+            return " ".join(f"{migration.uid}:{migration.phase}" for migration in found)
+        if row in ("crash-loop", "watchdog-loop", "backing-off", "not-made"):
+            return ""  # not about one VMI
+        return vmi.uid if vmi is not None else ""
+
+    def grace_s(self, row: str, key: Key) -> float:
+        """Return what is to pass, in seconds, before the time of a row begins to count."""
+        if row != "terminating":
+            return 0.0
+        pods = vm_values.ending(self._inventory.pods_under(key), self._inventory.vmis.get(key))
+        return max((pod.grace_s for pod in pods), default=0.0)
+
+    def _excuses_silence(self, key: Key, vmi: VmiFacts, proven_s: float) -> bool:
+        """Whether a silent guest is nothing to wonder at: muted, going, or just booting."""
+        if vmi.probes_muted or vmi.not_ready_why in vm_values.GOING:
+            return True
+        uid, at_s = self._began.get(key, ("", 0.0))
+        began_s = at_s if uid == vmi.uid else self.began_s
+        return proven_s - began_s < BOOT_S

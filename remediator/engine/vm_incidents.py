@@ -1,0 +1,161 @@
+"""Incidents of VMs: opened, turned and closed as records; and whose VMs get none.
+
+Nothing is done about a VM in this version: its incident is evidence, a verdict and one notice. A VM
+whose host is in an incident, or that our own recovery brings back, has its story told there.
+"""
+
+from __future__ import annotations
+
+from remediator.engine.chain import DecisionKind, EvidenceRow
+from remediator.engine.context import Context
+from remediator.engine.incidents import DONE_STAGES, Trigger, VmIncident
+from remediator.engine.inventory import Inventory, Key
+from remediator.engine.model import IncidentState, Verdict, vm_subject
+from remediator.engine.vm_verdicts import FACETS, WELL, VmRow, VmValues
+
+SOURCE = "inventory and signals"
+
+
+def taken_care_of(context: Context, key: Key) -> str:
+    """Return which incident of a node has this VM in its care, in words, or ""."""
+    state = context.state
+    for node in hosts(context.inventory, key):
+        incident = state.incident_on(f"node/{node}")
+        if incident is not None:
+            return f"its host {node} is in an incident itself: {incident.id} goes on with it"
+    name = str(vm_subject(*key))
+    for incident in state.incidents.values():
+        progress = incident.vms.get(name)
+        if progress is not None and progress.stage not in DONE_STAGES:
+            return f"{incident.id} is bringing it back"
+    return ""
+
+
+def doubtful_host(context: Context, key: Key) -> str:
+    """Return why the host of this VM is in doubt, though it is in no incident, or ""."""
+    for node in hosts(context.inventory, key):
+        if node in context.state.residues:
+            return f"{node} was lost, and is not back yet"
+        if context.evidence.overdue(node):
+            return f"the lease of {node} is overdue"
+    return ""
+
+
+def hosts(inventory: Inventory, key: Key) -> list[str]:
+    """Return the nodes that this VM depends on now, by name."""
+    vmi = inventory.vmis.get(key)
+    if vmi is not None and vmi.phase == "Running":
+        found = {vmi.node, vmi.migrating_to}
+    else:
+        found = {pod.node for pod in inventory.pods_under(key)}
+        found.add(vmi.node if vmi is not None else "")
+    return sorted(found - {""})
+
+
+def open_incident(
+    context: Context,
+    key: Key,
+    row: VmRow,
+    evidence: tuple[EvidenceRow, ...],
+    *,
+    confirmed: bool,
+) -> None:
+    """Open the incident of a VM: a row has fitted for long enough to suspect it, or to be sure."""
+    shell = VmIncident(
+        id=f"inc-{context.state.head.seq + 1}",
+        subject=vm_subject(*key),
+        state=IncidentState.WATCHING,
+        opened_at=context.now,
+        vmi_uid=_vmi_uid(context, key),
+        verdict=row.verdict,
+        verdict_at=context.now,
+        row=row.name,
+    )
+    trigger = Trigger.CONVICTED if confirmed else Trigger.SUSPECTED
+    _record(context, DecisionKind.OPENED, shell, row, evidence, trigger)
+
+
+def turn(
+    context: Context,
+    incident: VmIncident,
+    row: VmRow,
+    evidence: tuple[EvidenceRow, ...],
+    *,
+    confirmed: bool,
+) -> None:
+    """Give an open incident the verdict of this row; ``confirmed`` where its hold is over."""
+    convicts = confirmed and incident.state is IncidentState.SUSPECTED
+    trigger = Trigger.CONVICTED if convicts else None
+    _record(context, DecisionKind.VERDICT, incident, row, evidence, trigger)
+
+
+def resolve(
+    context: Context, incident: VmIncident, why: str, evidence: tuple[EvidenceRow, ...]
+) -> None:
+    """Close an incident."""
+    context.record(
+        DecisionKind.RESOLVED,
+        incident.subject,
+        why,
+        incident=incident,
+        trigger=Trigger.CLEARED,
+        evidence=evidence,
+    )
+
+
+def why_over(context: Context, incident: VmIncident, key: Key, values: VmValues) -> str:
+    """Return why an incident whose rows no longer fit ends at once, or ""."""
+    inventory = context.inventory
+    if key not in inventory.vms and key not in inventory.vmis:
+        return "the VM is gone"
+    if values.wanted == "no":
+        return "its owner stops or deletes it"
+    if values.phase == "over" and incident.verdict is not Verdict.CRASHED:
+        return "its run has ended, and its run strategy asks for no other"
+    return ""
+
+
+def evidence_rows(
+    values: VmValues, details: dict[str, str], row: VmRow | None, stood_s: float
+) -> tuple[EvidenceRow, ...]:
+    """Return the evidence as a record keeps it: what decides, and what else there is to say."""
+    decides = row.when if row is not None else {}
+    return tuple(
+        EvidenceRow(
+            plane=facet,
+            value=getattr(values, facet),
+            since_s=round(max(0.0, stood_s), 3) if facet in decides else 0.0,
+            source=SOURCE,
+            detail=details.get(facet, ""),
+        )
+        for facet in FACETS
+        if facet in decides or facet in details or getattr(values, facet) != getattr(WELL, facet)
+    )
+
+
+def _record(
+    context: Context,
+    kind: DecisionKind,
+    incident: VmIncident,
+    row: VmRow,
+    evidence: tuple[EvidenceRow, ...],
+    trigger: Trigger | None,
+) -> None:
+    decision = context.record(
+        kind,
+        incident.subject,
+        f"{row.verdict}: {row.means}",
+        incident=incident,
+        trigger=trigger,
+        verdict=row.verdict,
+        row=row.name,
+        evidence=evidence,
+        uid=_vmi_uid(context, (incident.subject.namespace, incident.subject.name)),
+    )
+    if decision.state is IncidentState.CONFIRMED:
+        context.notice(decision)
+
+
+def _vmi_uid(context: Context, key: Key) -> str:
+    vmi = context.inventory.vmis.get(key)
+    return vmi.uid if vmi is not None else ""

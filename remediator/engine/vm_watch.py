@@ -1,0 +1,319 @@
+"""Which VMs look bad, for how long, and what follows.
+
+Only VMs that look bad cost anything as time goes by: each is a *case*, looked at when one of its
+objects changes, when a row of it is due, and every few seconds, since its host or its recovery may
+excuse it without any of its own objects changing. All times are proven time (see ``silence.py``).
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from remediator.engine import vm_incidents
+from remediator.engine.chain import EvidenceRow
+from remediator.engine.context import Context
+from remediator.engine.incidents import VmIncident
+from remediator.engine.inventory import Key
+from remediator.engine.model import (
+    IncidentState,
+    MigrationFacts,
+    PodFacts,
+    RunStrategy,
+    Signal,
+    Subject,
+    VmFacts,
+    VmiFacts,
+    vm_subject,
+)
+from remediator.engine.vm_evidence import VmEvidence
+from remediator.engine.vm_verdicts import VmRow, VmValues, fitting
+
+VmObject = VmFacts | VmiFacts | PodFacts | MigrationFacts
+
+_LOOK_EVERY_S = 5.0  # at a case whose objects do not change
+# An incident ends when nothing has spoken against its VM for so long: what comes and goes is one.
+SETTLE_S = 30.0
+# What an earlier leader knew of signals and failures, this one must see again or miss for so long.
+INHERITED_SETTLE_S = 600.0
+# Watches without which the picture of a VM is not true.
+_WATCHES = frozenset({"vms", "vmis", "pods"})
+
+
+class _Case:
+    """A VM that looks bad, or whose incident is open."""
+
+    __slots__ = ("clear_s", "due_s", "marks")
+
+    def __init__(self) -> None:
+        self.marks: dict[str, tuple[str, float]] = {}  # row -> what it is about, since when it fits
+        self.clear_s: float | None = None  # since when no row fits
+        self.due_s = -1.0  # when it is looked at next
+
+
+class VmWatch:
+    """All VMs, as far as they need watching."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._evidence = VmEvidence(context.inventory)
+        self._cases: dict[Key, _Case] = {}
+        self._due: list[tuple[float, Key]] = []
+        self._floor_s = 0.0  # nothing counts from before this: we were deaf
+        self._patience = 1  # the local health multiplier
+        self._suspended = ""  # why nothing is convicted now
+        self._inherited: frozenset[str] = frozenset()  # incidents that an earlier leader opened
+
+    # --- taking in -------------------------------------------------------------------------------
+
+    def lead(self) -> None:
+        """Begin a term: whatever is open was opened by an earlier leader."""
+        open_now = self._context.state.vm_incidents
+        self._inherited = frozenset(open_now)
+        for incident in open_now.values():
+            self._cases.setdefault(_key(incident.subject), _Case())
+
+    def synced(self) -> None:
+        """Look at all that looked bad while the inventory was not complete."""
+        inventory, proven_s = self._context.inventory, self._proven_s
+        self._evidence.began_s = proven_s
+        for incident in self._context.state.vm_incidents.values():
+            vmi = inventory.vmi(incident.subject)
+            if vmi is not None and vmi.phase == "Failed" and vmi.uid == incident.vmi_uid:
+                self._evidence.note_failure(vmi, proven_s, excused=False, found=False)
+        keys = set(self._cases)
+        keys.update(key for key, vm in inventory.vms.items() if _lacks_vmi(vm, inventory.vmis))
+        keys.update(key for key in inventory.vmis if not inventory.has_pods(key))
+        for key in sorted(keys):
+            self._look(key)
+
+    def seen(self, facts: VmObject, old: object) -> None:
+        """Take in an object that was added or changed; ``old`` is what was known of it before."""
+        key = _key_of(facts)
+        if isinstance(facts, VmiFacts):
+            before = old if isinstance(old, VmiFacts) else None
+            self._evidence.note_vmi(facts, before, self._proven_s)
+            if facts.phase == "Failed" and not facts.deleting:
+                self._failed(facts, before)
+        if key in self._cases or not self._is_ordinary(facts):
+            self._look(key)
+
+    def gone(self, facts: VmObject) -> None:
+        """Take in that an object was deleted."""
+        key = _key_of(facts)
+        if key not in self._context.inventory.vms and key not in self._context.inventory.vmis:
+            self._evidence.forget(key)
+        self._look(key)
+
+    def signal(self, signal: Signal) -> None:
+        """Take in a signal about a VM."""
+        if self._evidence.note_signal(signal, self._proven_s):
+            self._look(_key(signal.subject))
+
+    def trust(self, *, patience: int, suspended: str, stale_watches: tuple[str, ...] = ()) -> None:
+        """Take in how far this daemon may trust its own eyes.
+
+        ``patience`` stretches every limit; ``suspended`` says why nothing is convicted, or "".
+        """
+        self._patience, self._suspended = patience, suspended
+        if _WATCHES & set(stale_watches):
+            self._floor_s = self._proven_s
+
+    def tick(self) -> None:
+        """Look at the cases that are due."""
+        proven_s = self._proven_s
+        self._evidence.expire(proven_s)
+        while self._due and self._due[0][0] <= proven_s:
+            due_s, key = heapq.heappop(self._due)
+            case = self._cases.get(key)
+            if case is not None and case.due_s == due_s:
+                self._look(key)
+
+    def _is_ordinary(self, facts: VmObject) -> bool:
+        if isinstance(facts, MigrationFacts):
+            return False
+        if isinstance(facts, VmFacts) and _lacks_vmi(facts, self._context.inventory.vmis):
+            return not self._context.inventory.synced  # VMIs are told after their VMs
+        return self._evidence.ordinary(facts)
+
+    def _failed(self, vmi: VmiFacts, before: VmiFacts | None) -> None:
+        """Note that a VMI has failed, and whether that is its host's doing."""
+        key, context = _key_of(vmi), self._context
+        excuse = vm_incidents.taken_care_of(context, key) or vm_incidents.doubtful_host(
+            context, key
+        )
+        found = before is None and not context.inventory.synced
+        self._evidence.note_failure(vmi, self._proven_s, excused=bool(excuse), found=found)
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    @property
+    def _proven_s(self) -> float:
+        return self._context.evidence.leases.time.proven_s
+
+    def _look(self, key: Key) -> None:
+        """Bring the case of one VM up to date, and open, turn or end its incident."""
+        context = self._context
+        values = self._evidence.values(key, self._proven_s)
+        rows = fitting(values)
+        subject = vm_subject(*key)
+        incident = context.state.vm_incident_on(subject)
+        if not rows and incident is None:
+            self._cases.pop(key, None)
+            return
+        case = self._cases.setdefault(key, _Case())
+        if not context.inventory.synced:
+            return  # looked at once it is
+        care = vm_incidents.taken_care_of(context, key)
+        if care or self._suspended or vm_incidents.doubtful_host(context, key):
+            case.marks, case.clear_s = {}, None
+            if care and incident is not None:
+                vm_incidents.resolve(context, incident, care, self._rows(key, values))
+        else:
+            self._mark(case, key, rows)
+            self._judge(case, key, values, rows, incident)
+        if rows or context.state.vm_incident_on(subject) is not None:
+            self._look_again(case, key, rows)
+        else:
+            del self._cases[key]
+
+    def _mark(self, case: _Case, key: Key, rows: list[VmRow]) -> None:
+        """Note since when each row fits; one that is about something new begins anew."""
+        marks: dict[str, tuple[str, float]] = {}
+        for row in rows:
+            about = self._evidence.about(row.name, key)
+            known = case.marks.get(row.name)
+            marks[row.name] = known if known and known[0] == about else (about, self._proven_s)
+        case.marks = marks
+        if rows:
+            case.clear_s = None
+        elif case.clear_s is None:
+            case.clear_s = self._proven_s
+
+    def _judge(
+        self,
+        case: _Case,
+        key: Key,
+        values: VmValues,
+        rows: list[VmRow],
+        incident: VmIncident | None,
+    ) -> None:
+        """Open, turn or end the incident by the rows that have fitted for long enough."""
+        stood = {row.name: self._stood_s(case, key, row) for row in rows}
+        due = [row for row in rows if stood[row.name] >= self._after_s(row)]
+        held = [row for row in due if stood[row.name] >= self._confirmed_s(row)]
+        if incident is not None and not rows:
+            self._clear(case, key, values, incident)
+        if not due:
+            return
+        row, confirmed = (held or due)[0], bool(held)
+        if incident is not None and not _turns(incident, row, held=confirmed):
+            return
+        evidence = self._rows(key, values, row, stood[row.name])
+        if incident is None:
+            vm_incidents.open_incident(self._context, key, row, evidence, confirmed=confirmed)
+        else:
+            vm_incidents.turn(self._context, incident, row, evidence, confirmed=confirmed)
+
+    def _clear(self, case: _Case, key: Key, values: VmValues, incident: VmIncident) -> None:
+        """End an incident whose rows no longer fit: at once for a plain reason, else in time."""
+        why = vm_incidents.why_over(self._context, incident, key, values)
+        clear_s = self._since(case.clear_s or 0.0)
+        settle_s = INHERITED_SETTLE_S if incident.id in self._inherited else SETTLE_S
+        if not why and clear_s >= settle_s * self._patience:
+            why = f"nothing has spoken against it for {clear_s:.0f} s"
+        if why:
+            vm_incidents.resolve(self._context, incident, why, self._rows(key, values))
+
+    def _since(self, mark_s: float) -> float:
+        """Return for how long something has stood that began at ``mark_s``."""
+        floor_s = max(self._floor_s, self._context.evidence.leases.time.floor_s)
+        return self._proven_s - max(mark_s, floor_s)
+
+    def _stood_s(self, case: _Case, key: Key, row: VmRow) -> float:
+        return self._since(case.marks[row.name][1]) - self._evidence.grace_s(row.name, key)
+
+    def _after_s(self, row: VmRow) -> float:
+        return row.after_s * self._patience
+
+    def _confirmed_s(self, row: VmRow) -> float:
+        return (row.after_s + row.hold_s) * self._patience
+
+    def _look_again(self, case: _Case, key: Key, rows: list[VmRow]) -> None:
+        """Have a case looked at when its next row is due, and in a few seconds at the latest."""
+        wait_s = min([_LOOK_EVERY_S, *self._waits_s(case, key, rows)])
+        case.due_s = self._proven_s + wait_s
+        heapq.heappush(self._due, (case.due_s, key))
+
+    def _waits_s(self, case: _Case, key: Key, rows: list[VmRow]) -> list[float]:
+        """Return in how many seconds each limit is reached that is not reached yet."""
+        found: list[float] = []
+        for row in rows:
+            if row.name in case.marks:
+                stood_s = self._stood_s(case, key, row)
+                limits = (self._after_s(row), self._confirmed_s(row))
+                found += [limit_s - stood_s for limit_s in limits if limit_s > stood_s]
+        return found
+
+    def _rows(
+        self, key: Key, values: VmValues, row: VmRow | None = None, stood_s: float = 0.0
+    ) -> tuple[EvidenceRow, ...]:
+        return vm_incidents.evidence_rows(values, self._evidence.details(key), row, stood_s)
+
+    # --- telling ---------------------------------------------------------------------------------
+
+    def values(self, key: Key) -> VmValues:
+        """Return the value of each facet of a VM now."""
+        return self._evidence.values(key, self._proven_s)
+
+    def details(self, key: Key) -> dict[str, str]:
+        """Return what there is to say of each facet, for people; those without words are absent."""
+        return self._evidence.details(key)
+
+    def excuse(self, key: Key) -> str:
+        """Return why nothing is concluded of this VM now, or ""."""
+        context = self._context
+        if not context.inventory.synced:
+            return "the lists of nodes, VMs and pods are not complete yet"
+        care = vm_incidents.taken_care_of(context, key)
+        return care or vm_incidents.doubtful_host(context, key) or self._suspended
+
+    def standing(self, key: Key) -> list[tuple[VmRow, float, float, float]]:
+        """Return the rows that fit a VM now, with their seconds.
+
+        That is for how long each has fitted (below 0 while a grace period lasts), after how long it
+        suspects, and after how long it confirms.
+        """
+        case = self._cases.get(key) or _Case()
+        return [
+            (
+                row,
+                self._stood_s(case, key, row) if row.name in case.marks else 0.0,
+                self._after_s(row),
+                self._confirmed_s(row),
+            )
+            for row in fitting(self.values(key))
+        ]
+
+    def suspects(self) -> list[Key]:
+        """Return the VMs that look bad, or whose incident is open, by name."""
+        return sorted(self._cases)
+
+
+def _turns(incident: VmIncident, row: VmRow, *, held: bool) -> bool:
+    """Whether this row says something that the incident does not say yet."""
+    if row.verdict is not incident.verdict:
+        return held or incident.state is IncidentState.SUSPECTED
+    return held and incident.state is IncidentState.SUSPECTED
+
+
+def _key(subject: Subject) -> Key:
+    return subject.namespace, subject.name
+
+
+def _key_of(facts: VmObject) -> Key:
+    name = facts.vmi if isinstance(facts, (PodFacts, MigrationFacts)) else facts.name
+    return facts.namespace, name
+
+
+def _lacks_vmi(vm: VmFacts, vmis: dict[Key, VmiFacts]) -> bool:
+    return vm.run_strategy is RunStrategy.ALWAYS and (vm.namespace, vm.name) not in vmis
