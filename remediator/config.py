@@ -16,12 +16,15 @@ from typing import Literal
 
 import msgspec
 
+from remediator.bus import subjects
 from remediator.bus.settings import EMBEDDED, NatsConfigError, NatsSettings, check_settings
 from remediator.config_sources import Layers, SourceProblem
 from remediator.engine.settings import EngineSettings
 from remediator.fence_settings import RedfishDevice
 from remediator.kube.election import ElectionSettings
 from remediator.policy import shipped_directory
+from remediator.probe_settings import ProbeSettings, ProbeSettingsError
+from remediator.probe_settings import check_settings as check_probe_settings
 from remediator.typed_tree import Problem, convert
 
 Mode = Literal["observe", "enforce"]
@@ -100,6 +103,7 @@ class Settings(Section, frozen=True, kw_only=True):
     engine: EngineSettings = EngineSettings()
     election: ElectionSection = ElectionSection()
     fence: FenceSettings = FenceSettings()
+    probes: ProbeSettings = ProbeSettings()
     http: HttpSettings = HttpSettings()
     journal: JournalSettings = JournalSettings()
     log: LogSettings = LogSettings()
@@ -168,6 +172,7 @@ def _check(settings: Settings) -> Iterator[Problem]:
     for at, name in enumerate(names):
         if name in names[:at]:
             yield Problem(("fence", "devices", at, "name"), f"the name {name!r} is used twice")
+    yield from _check_probes(settings.probes)
     yield from _check_nats(settings.nats)
 
 
@@ -188,6 +193,17 @@ def _check_engine(engine: EngineSettings) -> Iterator[Problem]:
         count: int = getattr(getattr(engine, section), name)
         if count < 1:
             yield Problem(("engine", section, name), f"{count} is too few; at least 1")
+
+
+def _check_probes(probes: ProbeSettings) -> Iterator[Problem]:
+    try:
+        check_probe_settings(probes)
+    except ProbeSettingsError as error:
+        yield Problem(("probes", *error.path), str(error))
+    try:
+        subjects.token(probes.vantage or "one")
+    except subjects.SubjectNameError as error:
+        yield Problem(("probes", "vantage"), str(error))
 
 
 def _check_nats(nats: NatsSettings) -> Iterator[Problem]:

@@ -14,11 +14,13 @@ import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 import structlog
 from aiohttp import web
 
 from remediator.actions.fence.devices import FenceDevices
 from remediator.api.app import make_app, serving
+from remediator.bus.ask_channel import NatsAskChannel
 from remediator.bus.connection import BusConnection, JetStreamError, connect
 from remediator.bus.consumer import Consumer
 from remediator.bus.embedded import EmbeddedServer, EmbeddedServerError
@@ -46,6 +48,7 @@ from remediator.kube.transport import TransportError
 from remediator.logs import register_secret
 from remediator.own_health import LoopLag, Senses
 from remediator.policy.loader import PolicyError, load_directory
+from remediator.probes.socket_dial import SocketDial
 from remediator.replica import Doors, Replica, ReplicaSettings
 
 log = structlog.get_logger(__name__)
@@ -153,6 +156,8 @@ async def _run(settings: Settings) -> None:
         stack.push_async_callback(store.close)
         devices = FenceDevices(settings.fence.devices, clock)
         stack.push_async_callback(devices.close)
+        dial = SocketDial()
+        stack.push_async_callback(dial.close)
         publisher = Publisher(connection, rng=rng)
         projector = Projector(journal, store)
         lag = LoopLag()
@@ -163,6 +168,8 @@ async def _run(settings: Settings) -> None:
                 source=lambda: Consumer(connection, rng=rng),
                 journal=journal,
                 devices=devices,
+                dial=dial,
+                asks=NatsAskChannel(connection),
             ),
             ReplicaSettings(
                 identity=_unique(settings.identity),
@@ -176,6 +183,10 @@ async def _run(settings: Settings) -> None:
                 namespace=settings.kube.namespace,
                 lease_name=settings.election.lease_name,
                 election=settings.election.timing,
+                # Unlike the identity the same after a restart: it is the place that matters.
+                probes=msgspec.structs.replace(
+                    settings.probes, vantage=settings.probes.vantage or settings.identity
+                ),
             ),
             clock,
             rng,

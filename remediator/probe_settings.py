@@ -24,7 +24,7 @@ class ProbeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     enabled: bool = True  # of the daemon's own prober
     # Names and places. Two probers must not share a name.
-    vantage: str = ""  # empty: the daemon's identity, or "probe-HOSTNAME"
+    vantage: str = ""  # empty: the identity; of ``remediator probe``, "probe-IDENTITY"
     zone: str = ""  # empty: the zone of ``node``
     node: str = ""  # the node that the prober runs on; its own host is no reference
     # What is tried besides the kubelet's port.
@@ -48,22 +48,22 @@ class ProbeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class ProbeSettingsError(ValueError):
-    """A setting of the probes that cannot work; ``key`` names it, the text says why."""
+    """A setting of the probes that cannot work; ``path`` leads to it, the text says why."""
 
-    def __init__(self, key: str, text: str) -> None:
+    def __init__(self, text: str, *path: str | int) -> None:
         super().__init__(text)
-        self.key = key
+        self.path = path
 
 
 def check_settings(settings: ProbeSettings) -> None:
     """Refuse what types cannot. Raises ProbeSettingsError."""
     if not (settings.kubelet or settings.ports or settings.icmp or settings.https):
-        raise ProbeSettingsError("kubelet", "no kind of probe is left: allow one")
+        raise ProbeSettingsError("no kind of probe is left: allow one", "kubelet")
     for number, reference in enumerate(settings.references):
         try:
             reference_address(reference)
         except ValueError as error:
-            raise ProbeSettingsError(f"references[{number}]", str(error)) from error
+            raise ProbeSettingsError(str(error), "references", number) from error
     for number, url in enumerate(settings.https):
         try:
             parts = urlsplit(url.replace(ADDRESS, "192.0.2.1"))
@@ -71,9 +71,8 @@ def check_settings(settings: ProbeSettings) -> None:
         except ValueError:
             usable = False
         if not usable or ADDRESS not in url:
-            raise ProbeSettingsError(
-                f"https[{number}]", f"{url!r} must look like https://{ADDRESS}:9443/healthz"
-            )
+            text = f"{url!r} must look like https://{ADDRESS}:9443/healthz"
+            raise ProbeSettingsError(text, "https", number)
 
 
 def reference_address(text: str) -> tuple[str, int]:

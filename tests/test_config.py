@@ -183,3 +183,39 @@ def test_what_is_printed_can_be_loaded_again(file):
 def test_the_defaults_in_the_tree_are_the_safe_ones():
     assert Settings().mode == "observe"
     assert Settings().engine.budgets.max_fences_at_once <= 2
+
+
+def test_a_prober_learns_from_its_pod_where_it_stands(file):
+    env = {**HOME, "REMEDIATOR_PROBES__ZONE": "zone-a", "REMEDIATOR_PROBES__NODE": "n1"}
+    probes = load(file("probes: {peace_period_s: 10s, ports: [22]}"), environ=env).probes
+    assert (probes.zone, probes.node, probes.peace_period_s, probes.ports) == (
+        "zone-a",
+        "n1",
+        10.0,
+        (22,),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{kubelet: false, icmp: false}", "probes.kubelet: no kind of probe is left"),
+        ("{references: ['10.0.0.1:6443', 'api.example:6443']}", "probes.references[1]: 'api.ex"),
+        ("{references: ['10.0.0.1']}", "probes.references[0]: '10.0.0.1' must be an IP address"),
+        ("{references: ['[fd00::1]:0']}", "probes.references[0]:"),
+        ("{https: ['http://{address}/healthz']}", "probes.https[0]:"),
+        ("{https: ['https://10.0.0.1/healthz']}", "probes.https[0]:"),
+        ("{vantage: 'zone a'}", "probes.vantage:"),
+        ("{ports: [70000]}", "probes.ports[0]:"),
+        ("{peace_period_s: 0}", "probes.peace_period_s:"),
+    ],
+)
+def test_probes_that_cannot_work_are_refused(file, text, fault):
+    assert any(fault in line for line in faults(file(f"probes: {text}"))), faults(
+        file(f"probes: {text}")
+    )
+
+
+def test_a_reference_may_be_an_ipv6_address(file):
+    settings = load(file("probes: {references: ['[fd00::1]:6443']}"), environ=HOME)
+    assert settings.probes.references == ("[fd00::1]:6443",)

@@ -140,6 +140,7 @@ class Lab:
             "data_dir": str(self.directory / "data"),
             "kube": {"kubeconfig": str(self.faces.kubeconfig)},
             "http": {"port": 0},
+            "probes": {"enabled": False},  # the simulated hosts' addresses belong to others
             "log": {"format": "json"},
             "engine": FAST_ENGINE,
             "election": {"timing": FAST_ELECTION},
