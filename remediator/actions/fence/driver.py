@@ -20,6 +20,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     system_uuid: str = ""
     addresses: tuple[str, ...] = ()  # InternalIPs
     machine: str = ""  # "namespace/name" of its Machine
+    machine_group: str = ""  # "machine.openshift.io" or "cluster.x-k8s.io"
+    provider_id: str = ""  # spec.providerID: "baremetalhost:///NAMESPACE/NAME/UID"
     control_plane: bool = False
 
 
