@@ -48,9 +48,9 @@ class Reflector(Generic[T]):
     """Mirrors one collection and tells a sink of every change.
 
     ``last_heard_at`` is when any line came, proof or not. ``absent``: the API does not have this
-    resource (its CRD is not installed); it is looked for again every minute at most, and
-    ``on_absent`` is called each time. ``forbidden``: RBAC does not let us read it; said once.
-    ``mirror`` is a picture to go on with, of the same collection in another version.
+    resource (its CRD is not installed); it is looked for again every minute at most.
+    ``forbidden``: RBAC does not let us read it. Each is said once; ``on_refused`` is called each
+    time. ``mirror`` is a picture to go on with, of the same collection in another version.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Reflector(Generic[T]):
         rng: random.Random,
         settings: ReflectorSettings | None = None,
         mirror: Mirror[T] | None = None,
-        on_absent: Callable[[], None] = lambda: None,
+        on_refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._transport = transport
         self._resource = resource
@@ -71,7 +71,7 @@ class Reflector(Generic[T]):
         self._rng = rng
         self._settings = settings or ReflectorSettings()
         self._mirror = mirror or Mirror(sink, resource.keep)
-        self._on_absent = on_absent
+        self._on_refused = on_refused
         self._progress = ProgressProof(sink.progressed, delay_s=self._settings.progress_delay_s)
         self._reader = PageReader(transport, resource, timeout_s=self._settings.list_timeout_s)
         self._decoder = EventDecoder(resource.item, resource.path)
@@ -298,13 +298,14 @@ class Reflector(Generic[T]):
         if not self.absent:
             self.absent = True
             _log.warning("resource_absent", path=self._resource.path, problem=str(refusal))
-        self._on_absent()
+        self._on_refused()
         return self._absent_backoff.next_s()
 
     def _prohibition(self, refusal: ForbiddenError) -> float:
         if not self.forbidden:
             self.forbidden = True
             _log.warning("watch_forbidden", path=self._resource.path, problem=str(refusal))
+        self._on_refused()
         return self._forbidden_backoff.next_s()
 
     def _answered(self) -> None:

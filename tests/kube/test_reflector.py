@@ -529,10 +529,11 @@ async def test_a_refusal_is_said_once_and_tried_again_until_it_is_granted():
     assert 3 < asked < 30
 
 
+@pytest.mark.parametrize(("code", "flag"), [(404, "absent"), (403, "forbidden")])
 @on_virtual_time
-async def test_whoever_asks_hears_of_each_answer_that_the_resource_is_not_there():
+async def test_whoever_asks_hears_of_each_refusal(code, flag):
     asked = []
-    server = Server(lists=[status(404, "NotFound")])
+    server = Server(lists=[status(code, "No")])
     sink = RecordingSink()
     reflector = Reflector(
         server.transport,
@@ -541,10 +542,10 @@ async def test_whoever_asks_hears_of_each_answer_that_the_resource_is_not_there(
         clock=Clock(epoch_at_start=EPOCH),
         rng=random.Random(1),
         settings=ReflectorSettings(watch_list=False),
-        on_absent=lambda: asked.append(1),
+        on_refused=lambda: asked.append(1),
     )
     task = asyncio.create_task(reflector.run())
     await asyncio.sleep(30)
     task.cancel()
-    assert reflector.absent
+    assert getattr(reflector, flag)
     assert len(asked) == len(server.calls("LIST")) > 2
