@@ -30,19 +30,22 @@ def withheld(rows: tuple[GuardRow, ...]) -> tuple[GuardRow, ...]:
 
 
 def hands_off(context: Context, node: NodeFacts) -> str:
-    """Return why this node is somebody else's business now, or ""."""
+    """Return why this node is somebody else's business now, all who say so, or ""."""
+    why: list[str] = []
     if node.labels.get(EXCLUDE_LABEL) == "true":
-        return f"it carries the label {EXCLUDE_LABEL}=true"
+        why.append(f"it carries the label {EXCLUDE_LABEL}=true")
     if EXCLUDE_ANNOTATION in node.annotations:
-        return f"it carries the annotation {EXCLUDE_ANNOTATION}"
+        why.append(f"it carries the annotation {EXCLUDE_ANNOTATION}")
     lease = context.inventory.leases.get(node.name)
-    if lease is None or not lease.holder:
-        return ""
-    # Valid by the holder's clock or by ours: either way somebody may be at work on the node.
-    expires_at = max(lease.renewed_at, lease.seen_at) + lease.duration_s
-    if lease.duration_s > 0 and expires_at > context.now:
-        return f"{lease.holder} holds its medik8s lease"
-    return ""
+    if lease is not None and lease.holder and lease.duration_s > 0:
+        # Valid by the holder's clock or by ours: either way somebody may be at work on the node.
+        expires_at = max(lease.renewed_at, lease.seen_at) + lease.duration_s
+        if expires_at > context.now:
+            why.append(f"{lease.holder} holds its medik8s lease")
+    claims = sorted(context.inventory.hands_off.items())
+    why += [claim.why or claim.name for _, claim in claims if claim.node == node.name]
+    why += [claim.why or claim.name for _, claim in claims if not claim.node]
+    return "; ".join(why)
 
 
 def fence_method(context: Context, node: str) -> str:

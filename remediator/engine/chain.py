@@ -34,6 +34,7 @@ class DecisionKind(enum.StrEnum):
     SKIPPED = "skipped"  # a step of the plan was not needed any more
     PROGRESS = "progress"  # a VM was requested, runs, or is left as it is, and why
     RESOLVED = "resolved"  # the incident is over
+    OWN_HEALTH = "own-health"  # our own trouble suspends convictions, or no longer does
 
 
 class EvidenceRow(Record, frozen=True, kw_only=True):
@@ -44,6 +45,7 @@ class EvidenceRow(Record, frozen=True, kw_only=True):
     since_s: float  # how long it has been so, seconds
     source: str = ""
     detail: str = ""
+    aspect: str = ""  # which of several things of this source: a condition type, an object
 
 
 class ClauseRow(Record, frozen=True, kw_only=True):

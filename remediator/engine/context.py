@@ -16,7 +16,13 @@ from remediator.engine.chain import (
 )
 from remediator.engine.effects import Effect, RaiseNotice, RecordDecision, StartAction, WakeAt
 from remediator.engine.evidence import Evidence
-from remediator.engine.incidents import Incident, InvariantError, Trigger, next_state
+from remediator.engine.incidents import (
+    Incident,
+    InvariantError,
+    Trigger,
+    VmIncident,
+    next_state,
+)
 from remediator.engine.inventory import Inventory
 from remediator.engine.model import Action, Outcome, Proof, Subject, Verdict
 from remediator.engine.rules import Policy
@@ -40,7 +46,7 @@ class Context:
         self.fence_methods = tuple(fence_methods)
         self.enforce = enforce
         self.inventory = Inventory()
-        self.evidence = Evidence(settings.detection)
+        self.evidence = Evidence(settings.detection, settings.own_health)
         self.state = EngineState()
         self.identity = ""
         self.epoch = 0
@@ -51,6 +57,8 @@ class Context:
         self.down_now: frozenset[str] | None = None  # budgets.unhealthy, computed once per call
         self.crowded_at: dict[str, float] = {}  # zone or cluster -> when it was last past its share
         self.power_asked: dict[str, float] = {}  # node -> when its power was last asked for
+        self.probes_asked: dict[str, float] = {}  # node -> when probes of it were last asked for
+        self.suspension_told = False  # it stands in the journal that nothing is convicted now
 
     def record(
         self,
@@ -58,7 +66,7 @@ class Context:
         subject: Subject,
         why: str,
         *,
-        incident: Incident | None = None,
+        incident: Incident | VmIncident | None = None,
         incident_id: str = "",
         trigger: Trigger | None = None,
         verdict: Verdict | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from remediator.engine import budgets
 from remediator.engine.chain import DecisionKind, GuardRow, Plan
 from remediator.engine.context import Context
-from remediator.engine.effects import AskPower
+from remediator.engine.effects import AskPower, AskProbes
 from remediator.engine.execution import start_step
 from remediator.engine.incidents import Incident, Trigger
 from remediator.engine.model import IncidentState, NodeFacts, Verdict, node_subject
@@ -15,6 +15,20 @@ from remediator.engine.verdicts import Row, decide
 
 # The power is asked again this often while an incident without proof is young, and later.
 _ASK_YOUNG_S, _ASK_OLD_S, _YOUNG_S = 20.0, 120.0, 300.0
+# The same for probes; a vantage point that was asked probes every second for 30 s.
+_PROBE_YOUNG_S, _PROBE_OLD_S = 5.0, 60.0
+
+# What may make a node suspect. Of these a late lease alone is not worth a question to its BMC.
+_SIGNS = {
+    "lease": frozenset({"quiet", "silent"}),
+    "network": frozenset({"down"}),
+    "handler": frozenset({"silent", "down"}),
+    "storage": frozenset({"down"}),
+    "power": frozenset({"off"}),
+    "kubelet": frozenset({"down"}),
+    "machine": frozenset({"down", "gone"}),
+    "conditions": frozenset({"bad"}),
+}
 
 # A hold for one of these is ordinary; any other is worth a human's attention at once.
 _QUIET_GUARDS = frozenset({"mode", "inventory", "vms", "fences-at-once"})
@@ -60,6 +74,7 @@ def weigh(context: Context, incident: Incident, node: NodeFacts, row: Row) -> No
     if row.verdict is Verdict.UNKNOWN:
         return  # we have been deaf or have just begun: nothing is concluded from that
     ask_power(context, incident, node)
+    look_closer(context, node, incident)
     if row.verdict is Verdict.HEALTHY:
         _clear(context, incident, node)
         return
@@ -186,15 +201,37 @@ def close_vanished(context: Context, incident: Incident) -> None:
     context.notice(decision)
 
 
-def ask_power(context: Context, incident: Incident, node: NodeFacts) -> None:
+def look_closer(context: Context, node: NodeFacts, incident: Incident | None = None) -> None:
+    """Have a node probed from everywhere, and its power read, at the first sign of anything."""
+    values = context.evidence.values(node, context.now)
+    doubted = context.evidence.network.doubted(node.name, context.now)
+    signs = {plane for plane, telling in _SIGNS.items() if getattr(values, plane) in telling}
+    if values.lease == "quiet" and not context.evidence.leases.late(node.name):
+        signs.discard("lease")  # late for the budgets, but we are slow ourselves
+    if not signs and not doubted:
+        return
+    every_s = _PROBE_YOUNG_S if _is_young(context, incident) else _PROBE_OLD_S
+    last_at = context.probes_asked.get(node.name)
+    if last_at is None or context.now - last_at >= every_s:
+        context.probes_asked[node.name] = context.now
+        context.effects.append(AskProbes(node=node.name))
+    if doubted or signs - {"lease", "conditions"} or values.lease == "silent":
+        ask_power(context, incident, node)
+
+
+def ask_power(context: Context, incident: Incident | None, node: NodeFacts) -> None:
     """Ask the node's fence device for its power state, unless that was done a moment ago."""
     if not budgets.fence_method(context, node.name):
         return
-    young = context.now - incident.opened_at < _YOUNG_S
+    every_s = _ASK_YOUNG_S if _is_young(context, incident) else _ASK_OLD_S
     last_at = context.power_asked.get(node.name)
-    if last_at is None or context.now - last_at >= (_ASK_YOUNG_S if young else _ASK_OLD_S):
+    if last_at is None or context.now - last_at >= every_s:
         context.power_asked[node.name] = context.now
         context.effects.append(AskPower(node=node.name))
+
+
+def _is_young(context: Context, incident: Incident | None) -> bool:
+    return incident is None or context.now - incident.opened_at < _YOUNG_S
 
 
 def _clear(context: Context, incident: Incident, node: NodeFacts) -> None:
@@ -219,8 +256,12 @@ def _why_cleared(incident: Incident, node: NodeFacts) -> str:
             why = f"the BMC of {node.name} says on again, as its lease always did"
         case Verdict.HANDLER_DOWN:
             why = f"virt-handler of {node.name} beats again"
+        case Verdict.DEGRADED if incident.row == "bad-condition":
+            why = f"the conditions of {node.name} are good again"
         case Verdict.DEGRADED:
             why = f"{node.name} is Ready again"
+        case Verdict.SUSPECT if incident.row == "network-silent":
+            why = f"{node.name} is reached again"
         case _:
             why = f"{node.name} is heard again"
     rebooted = node.boot_id not in ("", incident.boot_id)

@@ -1,109 +1,178 @@
-"""What each plane says about a node now, and the evidence rows that a record keeps of it."""
+"""What each plane says about a node now.
+
+Evidence is the newest signal per node, plane, source and aspect. Ages are measured from arrival, on
+our own clock; a source's ``at`` only orders its own signals.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from remediator.engine.accrual import Tempo
 from remediator.engine.chain import EvidenceRow
-from remediator.engine.model import NodeFacts, Plane, Reading, Signal
-from remediator.engine.settings import DetectionSettings
-from remediator.engine.silence import Beat, BeatPlane
+from remediator.engine.evidence_rows import node_rows
+from remediator.engine.model import NodeFacts, Plane, Reading, Record, Signal
+from remediator.engine.network import Network
+from remediator.engine.own_health import OwnHealth
+from remediator.engine.said import Books, Said
+from remediator.engine.settings import DetectionSettings, OwnHealthSettings
+from remediator.engine.silence import BeatPlane
+
+INSTANCE_GONE = "instance-gone"  # aspect of a machine signal: the instance was deleted
+READY = frozenset({"", "Ready"})  # aspects of a kubelet signal that mean the Ready condition
+
+# virt-handler beats every 60 to 132 s (JitterUntil factor 1.2): from here on a beat is late.
+_HANDLER_OVERDUE_S = 132.0
+# Nodes that signals speak of and no Node object is known of (yet); the oldest makes place.
+_STRANGERS_MAX = 10_000
 
 
-class Power:
-    """What the fence device said last."""
+class PlaneValues(Record, frozen=True, kw_only=True):
+    """One value per plane: the key into the verdict table."""
 
-    __slots__ = ("at", "detail", "off_since", "read_at", "reading", "source")
-
-    def __init__(self) -> None:
-        self.at = 0.0  # of the last reading, whatever it was
-        self.reading = Reading.UNKNOWN  # the last one that was on or off
-        self.read_at = 0.0  # when that was
-        self.off_since: float | None = None  # first of an unbroken run of "off"
-        self.source = ""
-        self.detail = ""
-
-
-class Ready:
-    """The Ready condition as the node status reports it."""
-
-    __slots__ = ("at", "detail", "reading", "since")
-
-    def __init__(self) -> None:
-        self.at = 0.0
-        self.reading = Reading.UNKNOWN
-        self.since = 0.0
-        self.detail = ""
-
-
-class PlaneValues:
-    """One value per plane: the key into the verdict table, and the rows that a record keeps."""
-
-    __slots__ = ("handler", "kubelet", "lease", "network", "power", "storage")
-
-    def __init__(self, *, lease: str, handler: str, power: str, kubelet: str) -> None:
-        self.lease = lease  # up, quiet, silent, unknown
-        self.handler = handler  # up, silent, unknown
-        self.power = power  # on, off, gone, unknown
-        self.kubelet = kubelet  # up, down, unknown
-        self.network = "unknown"  # no prober reports yet
-        self.storage = "unknown"  # nor any storage
+    lease: str = "unknown"  # up, quiet, silent, unknown
+    network: str = "unknown"  # up, down, unknown
+    handler: str = "unknown"  # up, silent, down, unknown
+    storage: str = "unknown"  # up, down, unknown
+    power: str = "unknown"  # on, off, unknown
+    kubelet: str = "unknown"  # up, down, unknown
+    machine: str = "unknown"  # up, down, gone, unknown
+    conditions: str = "unknown"  # fine, bad, unknown
+    own: str = "fine"  # fine, suspended: our own health
 
 
 class Evidence:
-    """All evidence about all nodes."""
+    """All evidence about all nodes.
 
-    def __init__(self, settings: DetectionSettings) -> None:
+    For health views: ``values``, ``rows``, ``suspicion``, ``silence_s``, ``limits_s``,
+    ``rhythm_s``, ``network.zones``, ``network.vantages`` and ``own_health`` read only, and may be
+    called at any time with the engine's clock.
+    """
+
+    def __init__(self, settings: DetectionSettings, own: OwnHealthSettings | None = None) -> None:
         self._settings = settings
-        self.leases = BeatPlane(settings.lease_watch_gap_s, settings.lease_silent_after_s)
-        self.handlers = BeatPlane(settings.node_watch_gap_s, settings.handler_silent_after_s)
-        self.power: dict[str, Power] = {}
-        self.ready: dict[str, Ready] = {}
-        self.not_ready: set[str] = set()
+        lease_tempo = Tempo(
+            settings.lease_overdue_after_s,
+            settings.lease_silent_after_s,
+            overdue_phi=settings.lease_overdue_phi,
+            silent_phi=settings.lease_silent_phi,
+            least_s=settings.lease_silent_min_s,
+        )
+        handler_tempo = Tempo(
+            min(_HANDLER_OVERDUE_S, settings.handler_silent_after_s),
+            settings.handler_silent_after_s,
+        )
+        self.leases = BeatPlane(
+            settings.lease_watch_gap_s, lease_tempo, learns=settings.lease_adaptive
+        )
+        self.handlers = BeatPlane(settings.node_watch_gap_s, handler_tempo)
+        self.network = Network(settings)
+        self.own_health = OwnHealth(own or OwnHealthSettings())
+        self.said = Books()
+        self._rules = {rule.type: rule for rule in settings.conditions}
+        self._holding: set[str] = set()  # nodes with a reading that must stand for a while yet
+        self._fell_overdue: dict[str, float] = {}  # node -> when its lease was found overdue
+        self._strangers: dict[str, None] = {}
+        self._take: dict[Plane, Callable[[str, Signal, float], bool]] = {
+            Plane.LEASE: self._lease_beat,
+            Plane.HANDLER: self._handler,
+            Plane.NETWORK: self.network.sight,
+            Plane.KUBELET: self._kubelet,
+            Plane.POWER: self._power,
+            Plane.STORAGE: lambda _, signal, now: self.said.storage.take(signal, now),
+            Plane.MACHINE: lambda _, signal, now: self.said.machine.take(signal, now),
+        }  # guests are not nodes
 
-    def signal(self, signal: Signal) -> bool:
-        """Take in one observation of a node; True when the node should be looked at again."""
+    # --- what comes in ------------------------------------------------------------------------
+
+    def signal(self, signal: Signal, now: float, *, known: bool = True) -> bool:
+        """Take in one observation of a node; True when the node should be looked at again.
+
+        ``known`` is False for a node of which no Node object was seen.
+        """
         node = signal.subject.name
-        match signal.plane:
-            case Plane.LEASE:
-                if signal.reading is not Reading.UP:
-                    return False
-                return self._note_life(node, signal.at, first=signal.first)
-            case Plane.HANDLER:
-                if signal.reading is not Reading.UP:
-                    return False  # unparsable: no beat, and no proof of silence either
-                woke = self.handlers.beat(node, signal.at, first=signal.first)
-                return woke or self.leases.silence_s(node) >= self._settings.lease_silent_after_s
-            case Plane.POWER:
-                return self._note_power(node, signal)
-            case Plane.KUBELET:
-                return self._note_ready(node, signal)
-            case _:
-                return False  # planes that this version does not weigh
-
-    def _note_life(self, node: str, at: float, *, first: bool) -> bool:
-        """Note that the kubelet lives; True when it was silent or unknown before."""
-        woke = self.leases.beat(node, at, first=first)
-        if woke and not first:
-            # Whatever kept the host from being heard kept virt-handler, too: it beats within 132 s.
-            self.handlers.restart(node)
-        return woke
+        if not known:
+            self._remember_stranger(node)
+        take = self._take.get(signal.plane)
+        return take is not None and take(node, signal, now)
 
     def rebooted(self, node: str) -> None:
         """Start over for a node that shows a new boot: its old silence and power are history."""
         self.leases.restart(node)
         self.handlers.restart(node)
-        self.power.pop(node, None)
+        self.said.power.forget(node)
 
     def forget(self, node: str) -> None:
         """Forget a deleted node."""
         self.leases.forget(node)
         self.handlers.forget(node)
-        self.power.pop(node, None)
-        self.ready.pop(node, None)
-        self.not_ready.discard(node)
+        self.network.forget(node)
+        self.said.forget(node)
+        self._holding.discard(node)
+        self._fell_overdue.pop(node, None)
+        self._strangers.pop(node, None)
+
+    def made_known(self, node: str) -> None:
+        """Note that a Node object of this name exists."""
+        if self._strangers:
+            self._strangers.pop(node, None)
+
+    def progressed(self, watch: str, at: float, now: float) -> bool:
+        """Note that a watch proved at ``at`` that it hears; False for one that is not weighed."""
+        match watch:
+            case "leases":
+                plane, gap_s = self.leases, self._settings.lease_watch_gap_s
+            case "nodes":
+                plane, gap_s = self.handlers, self._settings.node_watch_gap_s
+            case _:
+                return False
+        plane.time.progress(at)
+        self.own_health.progressed(f"the watch of {watch}", gap_s, now)
+        return True
+
+    def due(self, now: float) -> list[str]:
+        """Return the nodes that may have become overdue or silent, on either watch, since."""
+        self.leases.stretch = self.handlers.stretch = self.own_health.multiplier
+        late = self.leases.newly_due()
+        for node in late:
+            self._fell_overdue.setdefault(node, now)
+        return late + self.handlers.newly_due()
+
+    # --- what is asked ------------------------------------------------------------------------
+
+    def suspicion(self, node: str) -> float:
+        """Return the suspicion level φ of the node's lease (accrual.py): 0 to 300."""
+        return self.leases.suspicion(node)
+
+    def silence_s(self, node: str) -> float:
+        """Return for how many seconds of proven watching the node's lease was not renewed."""
+        return self.leases.silence_s(node)
+
+    def limits_s(self, node: str) -> tuple[float, float]:
+        """Return after how long the node's lease is overdue, and after how long silent, seconds.
+
+        By its rhythm; the second is stretched by our own trouble.
+        """
+        return self.leases.limits_s(node)
+
+    def rhythm_s(self, node: str) -> float | None:
+        """Return at what interval the node renews its lease, in seconds; None while not known."""
+        return self.leases.rhythm_s(node)
 
     def overdue(self, node: str) -> bool:
         """Whether the node's lease renewal is late, be it not yet long enough to suspect it."""
-        return self.leases.silence_s(node) >= self._settings.lease_overdue_after_s
+        return self.leases.overdue(node)
+
+    def overdue_lately(self, now: float) -> int:
+        """Return how many nodes became overdue within one interval past, and still are."""
+        for node in [each for each in self._fell_overdue if not self.leases.overdue(each)]:
+            del self._fell_overdue[node]
+        since = now - self._settings.lease_silent_after_s
+        return sum(at >= since for at in self._fell_overdue.values())
+
+    def holding(self) -> list[str]:
+        """Return the nodes with a reading that counts only once it has stood for a while."""
+        return sorted(self._holding)
 
     def beaten_since(self, node: str, at: float) -> bool:
         """Whether a lease renewal was seen to happen after ``at``."""
@@ -112,134 +181,191 @@ class Evidence:
 
     def values(self, node: NodeFacts, now: float) -> PlaneValues:
         """Return what each plane says of this node at ``now``."""
-        power = self._power_value(node.name, now)
+        name = node.name
+        self.leases.stretch = self.handlers.stretch = self.own_health.multiplier
+        power = self._power_value(name, now)
+        lease = self._lease_value(name, power)
         return PlaneValues(
-            lease=self._lease_value(node.name, power),
-            handler=self._handler_value(node, now),
+            lease=lease,
+            network=self.network.value(name, now),
+            handler=self._handler_value(node, lease, now),
+            storage=self._storage_value(name, lease, now),
             power=power,
-            kubelet=self._kubelet_value(node.name, now),
+            kubelet=self._kubelet_value(name, now),
+            machine=self._machine_value(name),
+            conditions=self._conditions_value(name, now),
+            own="suspended" if self.own_health.suspended else "fine",
         )
 
     def rows(self, node: NodeFacts, now: float) -> tuple[EvidenceRow, ...]:
-        """Return the evidence as a record keeps it."""
-        values = self.values(node, now)
-        lease, handler = self.leases.beats.get(node.name), self.handlers.beats.get(node.name)
-        power = self.power.get(node.name) or Power()
-        ready = self.ready.get(node.name) or Ready()
-        return (
-            _beat_row("lease", values.lease, lease, self.leases.silence_s(node.name), now),
-            _beat_row("handler", values.handler, handler, self.handlers.silence_s(node.name), now),
-            EvidenceRow(
-                plane="power",
-                value=values.power,
-                since_s=round(now - power.at, 3) if power.at else 0.0,
-                source=power.source,
-                detail=power.detail,
-            ),
-            EvidenceRow(
-                plane="kubelet",
-                value=values.kubelet,
-                since_s=round(now - ready.since, 3) if ready.since else 0.0,
-                source="node status",
-                detail=ready.detail,
-            ),
-        )
+        """Return the evidence as a record keeps it: at most 24 rows, in a fixed order."""
+        return node_rows(self, node, self.values(node, now), now)
 
-    def _note_power(self, node: str, signal: Signal) -> bool:
-        power = self.power.setdefault(node, Power())
-        if signal.at < power.at:
-            return False  # out of order
-        power.at, power.source, power.detail = signal.at, signal.source, signal.detail
-        if signal.reading is Reading.UNKNOWN:
-            return False  # no answer takes nothing back: it was off, or on, when last asked
-        changed = signal.reading is not power.reading
-        power.reading, power.read_at = signal.reading, signal.at
-        if signal.reading is Reading.UP:
-            power.off_since = None
-        elif power.off_since is None:
-            power.off_since = signal.at
+    def bad_conditions(self, node: str, now: float) -> list[Said]:
+        """Return the configured conditions that have been bad for longer than their hold."""
+        return [
+            said
+            for said in self.said.kubelet.of(node)
+            if said.reading is Reading.DOWN
+            and (rule := self._rules.get(said.aspect)) is not None
+            and now - said.since >= rule.hold_s
+        ]
+
+    # --- taking in ----------------------------------------------------------------------------
+
+    def _lease_beat(self, node: str, signal: Signal, now: float) -> bool:
+        if signal.reading is not Reading.UP:
+            return False
+        woke = self.leases.beat(node, signal.at, now, source=signal.source, first=signal.first)
+        if woke and not signal.first:
+            # Whatever kept the host from being heard kept virt-handler, too: it beats within 132 s.
+            self.handlers.restart(node)
+        return bool(woke)
+
+    def _handler(self, node: str, signal: Signal, now: float) -> bool:
+        if signal.aspect:  # not its heartbeat but its pod
+            changed = self.said.handler.take(signal, now)
+            self._hold(node)
+            return changed
+        if signal.reading is not Reading.UP:
+            return False  # unparsable: no beat, and no proof of silence either
+        woke = self.handlers.beat(node, signal.at, now, source=signal.source, first=signal.first)
+        return woke is not None and (woke or self.leases.silent(node))
+
+    def _power(self, node: str, signal: Signal, now: float) -> bool:
+        del node
+        changed = self.said.power.take(signal, now)
         return changed or signal.reading is Reading.DOWN
 
-    def _note_ready(self, node: str, signal: Signal) -> bool:
-        ready = self.ready.setdefault(node, Ready())
-        if signal.at < ready.at:
-            return False
-        if signal.reading is not ready.reading:
-            ready.since = signal.at
-            if signal.reading is not Reading.UNKNOWN and not signal.first:
-                # Unknown is the node controller's word; any other is the kubelet's own.
-                self._note_life(node, signal.at, first=False)
-        ready.at, ready.reading, ready.detail = signal.at, signal.reading, signal.detail
-        if signal.reading is Reading.DOWN:
-            self.not_ready.add(node)
+    def _kubelet(self, node: str, signal: Signal, now: float) -> bool:
+        ready = signal.aspect in READY
+        if not ready and signal.aspect not in self._rules:
+            return False  # a condition that nobody has configured
+        changed = self.said.kubelet.take(signal, now)
+        if changed and ready and signal.reading is not Reading.UNKNOWN and not signal.first:
+            # Unknown is the node controller's word; any other is the kubelet's own.
+            woke = self.leases.sign_of_life(node, now)
+            if woke:
+                self.handlers.restart(node)
+        self._hold(node)
+        return changed
+
+    def _hold(self, node: str) -> None:
+        standing = (*self.said.kubelet.of(node), *self.said.handler.of(node))
+        if any(said.reading is Reading.DOWN for said in standing):
+            self._holding.add(node)
         else:
-            self.not_ready.discard(node)
-        return True
+            self._holding.discard(node)
+
+    def _remember_stranger(self, node: str) -> None:
+        self._strangers[node] = None
+        if len(self._strangers) > _STRANGERS_MAX:
+            self.forget(next(iter(self._strangers)))
+
+    # --- one value per plane ------------------------------------------------------------------
 
     def _lease_value(self, node: str, power: str) -> str:
         beat = self.leases.beats.get(node)
         if beat is None:
             return "unknown"
-        silence_s = self.leases.silence_s(node)
-        if silence_s >= self._settings.lease_silent_after_s:
+        if self.leases.silent(node):
             return "silent"
         if not beat.live or beat.mark_s < self.leases.time.floor_s:
             return "unknown"  # not heard since we began, or since we were deaf
         if power == "off":
-            off_since = self.power[node].off_since or 0.0
-            heard_after_off = beat.at > off_since + self._settings.contradiction_after_s
+            heard_after_off = self.beaten_since(node, self._off_since(node))
             return "up" if heard_after_off else "quiet"
-        return "quiet" if silence_s >= self._settings.lease_overdue_after_s else "up"
+        return "quiet" if self.leases.overdue(node) else "up"
 
-    def _handler_value(self, node: NodeFacts, now: float) -> str:
+    def _handler_value(self, node: NodeFacts, lease: str, now: float) -> str:
+        if not node.kubevirt:
+            return "unknown"
         beat = self.handlers.beats.get(node.name)
-        if not node.kubevirt or beat is None:
-            return "unknown"
-        if self.handlers.silence_s(node.name) >= self._settings.handler_silent_after_s:
+        if beat is not None and self.handlers.silent(node.name):
             return "silent"
-        if not beat.live:
+        if lease in ("up", "quiet") and self._pod_is_down(node.name, now):
+            return "down"  # once the lease is silent, the node controller says so of every pod
+        if beat is None or not beat.live:
             return "unknown"
-        lease = self.leases.beats.get(node.name)
-        silent_s = self._settings.lease_silent_after_s
-        if lease is not None and self.leases.silence_s(node.name) >= silent_s:
+        if lease == "silent":
             # Beats are up to 132 s apart: one from before the lease fell silent says nothing now.
             # And a host that has just come back renews its lease within a period: wait for that.
-            after = beat.at > lease.at + silent_s
-            return "up" if after and now - beat.at >= silent_s else "unknown"
+            silent_s = self.leases.beats[node.name].silent_s
+            late = now - beat.at >= silent_s
+            return "up" if self._after_silence(node.name, beat.at) and late else "unknown"
         return "up"
 
+    def _pod_is_down(self, node: str, now: float) -> bool:
+        lease = self.leases.beats.get(node)
+        back_at = 0.0 if lease is None else lease.back_at
+        limit_s = self._settings.handler_silent_after_s * self.handlers.stretch
+        return any(
+            said.reading is Reading.DOWN and now - max(said.since, back_at) >= limit_s
+            for said in self.said.handler.of(node)
+        )
+
+    def _after_silence(self, node: str, at: float) -> bool:
+        """Whether something at ``at`` came after the node's lease had fallen silent."""
+        lease = self.leases.beats.get(node)
+        return lease is None or at > lease.at + lease.silent_s
+
+    def _storage_value(self, node: str, lease: str, now: float) -> str:
+        said = list(self.said.storage.of(node))
+        for each in said:
+            if each.reading is not Reading.UP:
+                continue
+            fresh = now - each.arrived_at <= self._settings.storage_fresh_s
+            # What storage heard before the lease fell silent is no sign of life now.
+            if fresh and (lease != "silent" or self._after_silence(node, each.arrived_at)):
+                return "up"
+        return "down" if any(each.reading is Reading.DOWN for each in said) else "unknown"
+
+    def _off_since(self, node: str) -> float:
+        """Return from when on a beat contradicts "off": a write in flight may come after it."""
+        off = [each for each in self.said.power.of(node) if each.firm is Reading.DOWN]
+        first_at = min((each.firm_since for each in off), default=0.0)
+        return first_at + self._settings.contradiction_after_s
+
     def _power_value(self, node: str, now: float) -> str:
-        power = self.power.get(node)
-        if power is None or power.reading is Reading.UNKNOWN:
-            return "unknown"
-        fresh = now - power.read_at <= self._settings.power_fresh_s
-        if power.reading is Reading.UP:
-            return "on" if fresh else "unknown"
-        # What was once off cannot still be writing from before, so "off" does not grow stale,
-        # unless the node has been heard since: then it says nothing about this boot.
-        since = power.read_at + self._settings.contradiction_after_s
-        return "off" if fresh or not self.beaten_since(node, since) else "unknown"
+        off = False
+        for said in self.said.power.of(node):
+            fresh = now - said.firm_at <= self._settings.power_fresh_s
+            if said.firm is Reading.UP and fresh:
+                return "on"
+            if said.firm is Reading.DOWN:
+                # What was once off cannot still be writing from before, so "off" does not grow
+                # stale, unless the node was heard since: then it says nothing about this boot.
+                since = said.firm_at + self._settings.contradiction_after_s
+                off = off or fresh or not self.beaten_since(node, since)
+        return "off" if off else "unknown"
 
     def _kubelet_value(self, node: str, now: float) -> str:
-        ready = self.ready.get(node)
-        if ready is None or ready.reading is Reading.UNKNOWN:
-            return "unknown"  # Unknown is the node controller's reading of the same lease
-        if ready.reading is Reading.UP:
-            return "up"
-        stood = now - ready.since >= self._settings.degraded_after_s
-        return "down" if stood else "unknown"
+        value = "unknown"  # Unknown is the node controller's reading of the same lease
+        for said in self.said.kubelet.of(node):
+            if said.aspect not in READY:
+                continue
+            if said.reading is Reading.DOWN:
+                stood = now - said.since >= self._settings.degraded_after_s
+                return "down" if stood else "unknown"
+            if said.reading is Reading.UP:
+                value = "up"
+        return value
 
+    def _conditions_value(self, node: str, now: float) -> str:
+        if self.bad_conditions(node, now):
+            return "bad"
+        named = any(said.aspect in self._rules for said in self.said.kubelet.of(node))
+        return "fine" if named else "unknown"
 
-def _beat_row(
-    plane: str, value: str, beat: Beat | None, silence_s: float, now: float
-) -> EvidenceRow:
-    if beat is None:
-        return EvidenceRow(plane=plane, value=value, since_s=0.0, detail="never seen")
-    kind = "last seen" if beat.live else "found at start"
-    return EvidenceRow(
-        plane=plane,
-        value=value,
-        since_s=round(silence_s, 3),
-        source="watch",
-        detail=f"{kind} {now - beat.at:.1f} s ago",
-    )
+    def _machine_value(self, node: str) -> str:
+        values = {self._machine_reading(node, said): None for said in self.said.machine.of(node)}
+        return next((value for value in ("gone", "down", "up") if value in values), "unknown")
+
+    def _machine_reading(self, node: str, said: Said) -> str:
+        if said.aspect != INSTANCE_GONE:
+            return said.reading.value
+        if said.reading is not Reading.DOWN:
+            return "unknown"
+        # A node that is heard after its instance was said to be gone is another instance's.
+        since = said.arrived_at + self._settings.contradiction_after_s
+        return "unknown" if self.beaten_since(node, since) else "gone"

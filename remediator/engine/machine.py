@@ -13,7 +13,15 @@ from typing import assert_never
 
 import msgspec
 
-from remediator.engine import budgets, cleanup, conviction, execution, proofs, recovery
+from remediator.engine import (
+    budgets,
+    cleanup,
+    conviction,
+    execution,
+    proofs,
+    recovery,
+    suspension,
+)
 from remediator.engine.chain import ChainError, Decision, DecisionKind, Head
 from remediator.engine.context import Context
 from remediator.engine.effects import Effect
@@ -33,11 +41,14 @@ from remediator.engine.incidents import Incident
 from remediator.engine.model import (
     FactKind,
     Facts,
+    HandsOffFacts,
     IncidentState,
     NodeFacts,
     NodeLeaseFacts,
     Outcome,
+    Plane,
     PodFacts,
+    Signal,
     Subject,
     Verdict,
     VmFacts,
@@ -49,6 +60,7 @@ from remediator.engine.settings import EngineSettings, FenceMethod
 from remediator.engine.state import EngineState, apply
 from remediator.engine.takeover import Takeover
 from remediator.engine.verdicts import LIVING
+from remediator.engine.vm_watch import VmObject, VmWatch
 
 _WITHOUT_PROOF = frozenset(
     {
@@ -75,6 +87,7 @@ class Engine:
             settings or EngineSettings(), policies, fence_methods, enforce=enforce
         )
         self._takeover = Takeover()
+        self._vms = VmWatch(self._context)
 
     # --- memory -------------------------------------------------------------------------------
 
@@ -87,6 +100,11 @@ class Engine:
     def context(self) -> Context:
         """The pictures behind the decisions, for ``health`` views. Read only."""
         return self._context
+
+    @property
+    def vms(self) -> VmWatch:
+        """The VMs that look bad, for ``health`` views (see ``vm_health.py``). Read only."""
+        return self._vms
 
     def replay(self, decision: Decision, head: Head) -> None:
         """Take in one record of the journal. ``head`` is the chain's end after it.
@@ -115,9 +133,7 @@ class Engine:
         context.down_now = None
         match event:
             case SignalSeen():
-                signal = event.signal
-                if signal.subject.kind == "node" and context.evidence.signal(signal):
-                    self._consider(signal.subject.name)
+                self._signal(event.signal)
             case WatchProgressed():
                 self._progressed(event)
             case ObjectSeen():
@@ -133,33 +149,57 @@ class Engine:
             case LeadershipGained():
                 self._lead(event)
             case OwnHealthSeen():
-                pass  # not weighed yet
+                context.evidence.own_health.seen(event, context.now)
+                suspension.look(context)
+                self._vms.deaf(event.stale_watches)
             case _:
                 assert_never(event)
         return context.effects
 
+    def _signal(self, signal: Signal) -> None:
+        context, name = self._context, signal.subject.name
+        match signal.subject.kind:
+            case "node":
+                known = name in context.inventory.nodes
+                if context.evidence.signal(signal, context.now, known=known):
+                    self._consider(name)
+            case "vantage" if signal.plane is Plane.NETWORK:
+                context.evidence.network.life(signal, context.now)
+            case "vm":
+                self._vms.signal(signal)
+            case _:
+                pass
+
     def _progressed(self, event: WatchProgressed) -> None:
-        evidence = self._context.evidence
-        plane = {"leases": evidence.leases, "nodes": evidence.handlers}.get(event.watch)
-        if plane is None:
-            return
-        plane.time.progress(event.at)
-        for name in plane.newly_due():
+        if self._context.evidence.progressed(event.watch, event.at, self._context.now):
+            self._consider_due()
+
+    def _consider_due(self) -> None:
+        """Look at the nodes that have become overdue, or silent."""
+        due = self._context.evidence.due(self._context.now)
+        if due:
+            suspension.look(self._context)
+        for name in due:
             self._consider(name)
 
     def _seen(self, facts: Facts) -> None:
         old = self._context.inventory.put(facts)
         if isinstance(facts, NodeFacts):
+            self._context.evidence.made_known(facts.name)
             if isinstance(old, NodeFacts) and facts.boot_id not in ("", old.boot_id):
                 self._context.evidence.rebooted(facts.name)
             if old != facts:
                 self._consider(facts.name)
         elif isinstance(facts, NodeLeaseFacts):
             self._consider(facts.node)
+        elif isinstance(facts, HandsOffFacts):
+            self._claim_changed(facts)
         elif isinstance(facts, (VmFacts, VmiFacts, PodFacts)):
             self._vm_touched(facts)
             if old is not None and getattr(old, "node", "") != getattr(facts, "node", ""):
                 self._consider_open(getattr(old, "node", ""))
+        if isinstance(facts, VmObject):
+            self._vms.seen(facts, old)
 
     def _gone(self, event: ObjectGone) -> None:
         context = self._context
@@ -169,10 +209,23 @@ class Engine:
         if isinstance(old, NodeFacts):
             self._consider(old.name)
             context.evidence.forget(old.name)
+            context.power_asked.pop(old.name, None)
+            context.probes_asked.pop(old.name, None)
         elif isinstance(old, NodeLeaseFacts):
             self._consider(old.node)
+        elif isinstance(old, HandsOffFacts):
+            self._claim_changed(old)
         elif isinstance(old, (VmFacts, VmiFacts, PodFacts)):
             self._vm_touched(old)
+        if isinstance(old, VmObject):
+            self._vms.gone(old)
+
+    def _claim_changed(self, facts: HandsOffFacts) -> None:
+        """Look again at the nodes that somebody else has claimed, or gives back."""
+        if facts.node:
+            self._consider(facts.node)
+        else:
+            self._consider_all()
 
     def _vm_touched(self, facts: VmFacts | VmiFacts | PodFacts) -> None:
         """Look again at the incidents that this VM is part of."""
@@ -189,6 +242,7 @@ class Engine:
         inventory.synced_kinds.add(kind)
         if inventory.synced and not before:
             self._consider_all()
+            self._vms.synced()
 
     def _finished(self, outcome: Outcome) -> None:
         action = execution.finish(self._context, outcome)
@@ -211,15 +265,17 @@ class Engine:
             f"without an outcome: {pending}",
         )
         self._takeover.begin(context)
+        self._vms.lead()
 
     def _tick(self) -> None:
-        evidence = self._context.evidence
-        for plane in (evidence.leases, evidence.handlers):
-            for name in plane.newly_due():
-                self._consider(name)
-        for name in sorted(evidence.not_ready):
+        context = self._context
+        suspension.look(context)
+        context.evidence.network.forget_gone(context.now)
+        self._consider_due()
+        for name in context.evidence.holding():
             self._consider(name)
         self._consider_all()
+        self._vms.tick()
 
     # --- what to do about a node -----------------------------------------------------------------
 
@@ -261,6 +317,7 @@ class Engine:
                 incident = conviction.open_incident(context, node, row)
                 conviction.weigh(context, incident, node, row)
                 return
+            conviction.look_closer(context, node)
         if residue is not None:
             cleanup.take_back(context, residue)
 
@@ -291,6 +348,7 @@ class Engine:
             execution.go_on_fencing(context, incident, node)
         else:  # in doubt: wait for the evidence to become clear, one way or the other
             conviction.ask_power(context, incident, node)
+            conviction.look_closer(context, node, incident)
 
     def _consider_proven(self, incident: Incident) -> None:
         context = self._context

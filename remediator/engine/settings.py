@@ -29,11 +29,28 @@ class DetectionSettings(Record, frozen=True, kw_only=True):
 
     # The kubelet renews its Lease every 10 s with 4 % jitter (kubelet: leaseDuration 40 s * 0.25).
     # 12 s leaves 1.6 s for a slow API server; a false alarm costs one look at the BMC, no more.
+    # Both hold until a node's own rhythm is known; how far they are apart says how late a beat may
+    # ordinarily be, and no node's own limit allows for less than that.
     lease_silent_after_s: float = 12.0
     # One renewal interval and its jitter: past this a node counts as overdue in the budgets.
     lease_overdue_after_s: float = 10.6
+    # From when on a node with a known rhythm is overdue, and silent: suspicion levels (accrual.py).
+    # 8 is what Akka and Cassandra convict at; for the kubelet's rhythm it comes after 12 s.
+    lease_overdue_phi: float = 1.0
+    lease_silent_phi: float = 8.0
+    lease_adaptive: bool = True  # False: the seconds above hold for every node, whatever its rhythm
+    # However fast a node renews, it is not silent before this: two periods of the canary lease.
+    lease_silent_min_s: float = 3.0
     # virt-handler beats every 60 to 132 s (JitterUntil factor 1.2); below 150 s alarms are false.
     handler_silent_after_s: float = 150.0
+    # Vantage points publish their life every 5 s; three of those, and its votes count no more.
+    vantage_fresh_s: float = 15.0
+    # A reading older than this says nothing about now (on suspicion there is one every second).
+    network_fresh_s: float = 15.0
+    # So many vantage points, besides more than half of their zones, must say down.
+    network_quorum: int = 1
+    # Storage that heard a node this long ago, and not since, is no sign of life any more.
+    storage_fresh_s: float = 60.0
     # The longest stretch between two signs of life of a watch that still counts as watching.
     # The canary lease makes a sign every second; node watches see bookmarks about once a minute.
     lease_watch_gap_s: float = 5.0
@@ -48,6 +65,25 @@ class DetectionSettings(Record, frozen=True, kw_only=True):
     conditions: tuple[ConditionRule, ...] = CONDITIONS
     # A fenced node that renews its lease must show a new boot id within this.
     boot_known_within_s: float = 15.0
+
+
+class OwnHealthSettings(Record, frozen=True, kw_only=True):
+    """From when on the trouble is our own: see own_health.py. Durations in seconds."""
+
+    # Each full multiple of one of these adds one to the local health multiplier.
+    # A timer that late delays beats by as much; the lease's silence leaves 1.6 s for that.
+    loop_lag_s: float = 0.5
+    # The canary's own deadline, and what kubelets' renewals may take beyond what is left for them.
+    api_latency_s: float = 2.0
+    nats_latency_s: float = 1.0
+    multiplier_max: int = 8  # Lifeguard's (arXiv 1707.00788) default
+    # From this multiplier on nothing is convicted.
+    suspend_at: int = 6
+    # The multiplier is the worst of so many seconds past: a lease period and the time for it to be
+    # late, in which every node that lives is heard.
+    calm_s: float = 15.0
+    # So many nodes overdue in the same interval, and more than the cluster's budget, are no chance.
+    many_overdue: int = 3
 
 
 class BudgetSettings(Record, frozen=True, kw_only=True):
@@ -105,3 +141,4 @@ class EngineSettings(Record, frozen=True, kw_only=True):
     budgets: BudgetSettings = BudgetSettings()
     pacing: PacingSettings = PacingSettings()
     steps: StepSettings = StepSettings()
+    own_health: OwnHealthSettings = OwnHealthSettings()

@@ -13,10 +13,6 @@ from remediator.engine.model import Record, Verdict
 ANY: frozenset[str] = frozenset()
 
 
-def _any_of(text: str) -> frozenset[str]:
-    return frozenset(text.split("|")) if text else ANY
-
-
 class Row(Record, frozen=True, kw_only=True):
     """One row. An empty set: that plane does not matter."""
 
@@ -29,46 +25,26 @@ class Row(Record, frozen=True, kw_only=True):
     storage: frozenset[str] = ANY
     power: frozenset[str] = ANY
     kubelet: frozenset[str] = ANY
+    machine: frozenset[str] = ANY
+    conditions: frozenset[str] = ANY
+    own: frozenset[str] = ANY
+
+    @property
+    def needs(self) -> tuple[tuple[str, frozenset[str]], ...]:
+        """The planes that matter to this row and the values that fit, in the order of PLANES."""
+        return tuple((plane, getattr(self, plane)) for plane in PLANES if getattr(self, plane))
 
     def fits(self, values: PlaneValues) -> bool:
         """Whether these plane values fall under this row."""
-        return (
-            _in(values.lease, self.lease)
-            and _in(values.network, self.network)
-            and _in(values.handler, self.handler)
-            and _in(values.storage, self.storage)
-            and _in(values.power, self.power)
-            and _in(values.kubelet, self.kubelet)
-        )
+        return all(getattr(values, plane) in allowed for plane, allowed in self.needs)
 
 
-def _in(value: str, allowed: frozenset[str]) -> bool:
-    return not allowed or value in allowed
+PLANES: tuple[str, ...] = PlaneValues.__struct_fields__
 
 
-def _row(
-    name: str,
-    verdict: Verdict,
-    means: str,
-    *,
-    lease: str = "",
-    network: str = "",
-    handler: str = "",
-    storage: str = "",
-    power: str = "",
-    kubelet: str = "",
-) -> Row:
-    return Row(
-        name=name,
-        verdict=verdict,
-        means=means,
-        lease=_any_of(lease),
-        network=_any_of(network),
-        handler=_any_of(handler),
-        storage=_any_of(storage),
-        power=_any_of(power),
-        kubelet=_any_of(kubelet),
-    )
+def _row(name: str, verdict: Verdict, means: str, **planes: str) -> Row:
+    allowed = {plane: frozenset(values.split("|")) for plane, values in planes.items()}
+    return Row(name=name, verdict=verdict, means=means, **allowed)
 
 
 _D, _U, _I = Verdict.DEAD, Verdict.UNREACHABLE, Verdict.ISOLATED
@@ -76,12 +52,18 @@ _K, _S, _C = Verdict.KUBELET_DOWN, Verdict.SUSPECT, Verdict.CONTRADICTION
 
 # fmt: off
 TABLE: tuple[Row, ...] = (
+    _row("own-trouble", _S, "the lease is silent, but our own trouble suspends convictions",
+         lease="silent", own="suspended"),
     _row("power-off", _D, "the lease is silent and the power is off: it cannot be writing",
-         lease="silent", power="off|gone"),
+         lease="silent", power="off"),
+    _row("instance-gone", _D, "the lease is silent and its instance was deleted",
+         lease="silent", network="down|unknown", handler="silent|unknown", machine="gone"),
     _row("alive-but-off", _C, "the lease is renewed though the BMC says off: that BMC lies",
          lease="up", power="off"),
+    _row("off-and-unreachable", _D, "the power is off, nobody reaches it, and no renewal came since",
+         lease="quiet", network="down", power="off", own="fine"),
     _row("cut-off-but-writing", _I, "no network, but its storage still hears it: it writes",
-         lease="silent", network="down", storage="up"),
+         lease="silent", network="down", handler="silent|unknown", storage="up"),
     _row("silent-but-writing", _I, "lease and virt-handler silent, but its storage still hears it",
          lease="silent", network="unknown", handler="silent", storage="up"),
     _row("kubelet-only-network", _K, "the lease is silent, yet the host answers: its VMs live",
@@ -95,11 +77,17 @@ TABLE: tuple[Row, ...] = (
     _row("lease-silent", _S, "the lease is silent; no second plane agrees yet",
          lease="silent"),
     _row("off-at-first-sight", _S, "the BMC says off; the lease has not had time to agree",
-         lease="quiet|unknown", power="off|gone"),
+         lease="quiet|unknown", power="off"),
+    _row("network-silent", _S, "no vantage point reaches it, though its lease is renewed",
+         lease="up|quiet", network="down"),
     _row("handler-silent", Verdict.HANDLER_DOWN, "only virt-handler is silent: its VMs live",
          lease="up|quiet", handler="silent"),
+    _row("handler-not-ready", Verdict.HANDLER_DOWN, "virt-handler's pod is down: its VMs live",
+         lease="up|quiet", handler="down"),
     _row("not-ready", Verdict.DEGRADED, "the kubelet reports NotReady while it renews its lease",
          lease="up|quiet", kubelet="down"),
+    _row("bad-condition", Verdict.DEGRADED, "the lease is renewed, but a node condition is bad",
+         lease="up|quiet", conditions="bad"),
     _row("not-yet-seen", Verdict.UNKNOWN, "no renewal was seen since this leader began to watch",
          lease="unknown"),
     _row("alive", Verdict.HEALTHY, "the lease is renewed and nothing speaks against it"),
@@ -111,10 +99,12 @@ ROWS = {row.name: row for row in TABLE}
 # Verdicts that say that the node, or its VMs, live: a fence that has not happened is dropped.
 LIVING = frozenset({Verdict.HEALTHY, Verdict.HANDLER_DOWN, Verdict.DEGRADED, _K})
 
+_NEEDS = tuple((row, row.needs) for row in TABLE)
+
 
 def decide(values: PlaneValues) -> Row:
     """Return the first row that fits. The last row fits everything, so there always is one."""
-    for row in TABLE:
-        if row.fits(values):
+    for row, needs in _NEEDS:
+        if all(getattr(values, plane) in allowed for plane, allowed in needs):
             return row
     raise AssertionError("the last row of the verdict table must fit everything")

@@ -59,8 +59,6 @@ class VmWatch:
         self._cases: dict[Key, _Case] = {}
         self._due: list[tuple[float, Key]] = []
         self._floor_s = 0.0  # nothing counts from before this: we were deaf
-        self._patience = 1  # the local health multiplier
-        self._suspended = ""  # why nothing is convicted now
         self._inherited: frozenset[str] = frozenset()  # incidents that an earlier leader opened
 
     # --- taking in -------------------------------------------------------------------------------
@@ -109,12 +107,8 @@ class VmWatch:
         if self._evidence.note_signal(signal, self._proven_s):
             self._look(_key(signal.subject))
 
-    def trust(self, *, patience: int, suspended: str, stale_watches: tuple[str, ...] = ()) -> None:
-        """Take in how far this daemon may trust its own eyes.
-
-        ``patience`` stretches every limit; ``suspended`` says why nothing is convicted, or "".
-        """
-        self._patience, self._suspended = patience, suspended
+    def deaf(self, stale_watches: tuple[str, ...]) -> None:
+        """Take in which watches do not hear: what a VM does meanwhile is not known."""
         if _WATCHES & set(stale_watches):
             self._floor_s = self._proven_s
 
@@ -150,6 +144,17 @@ class VmWatch:
     def _proven_s(self) -> float:
         return self._context.evidence.leases.time.proven_s
 
+    @property
+    def _patience(self) -> int:
+        """The local health multiplier: every limit is so many times as long."""
+        return self._context.evidence.own_health.multiplier
+
+    @property
+    def _excuse_of_all(self) -> str:
+        """Why nothing at all is convicted now, or ""."""
+        own = self._context.evidence.own_health
+        return f"our own trouble: {'; '.join(own.reasons)}" if own.suspended else ""
+
     def _look(self, key: Key) -> None:
         """Bring the case of one VM up to date, and open, turn or end its incident."""
         context = self._context
@@ -164,7 +169,7 @@ class VmWatch:
         if not context.inventory.synced:
             return  # looked at once it is
         care = vm_incidents.taken_care_of(context, key)
-        if care or self._suspended or vm_incidents.doubtful_host(context, key):
+        if care or self._excuse_of_all or vm_incidents.doubtful_host(context, key):
             case.marks, case.clear_s = {}, None
             if care and incident is not None:
                 vm_incidents.resolve(context, incident, care, self._rows(key, values))
@@ -275,7 +280,7 @@ class VmWatch:
         if not context.inventory.synced:
             return "the lists of nodes, VMs and pods are not complete yet"
         care = vm_incidents.taken_care_of(context, key)
-        return care or vm_incidents.doubtful_host(context, key) or self._suspended
+        return care or vm_incidents.doubtful_host(context, key) or self._excuse_of_all
 
     def standing(self, key: Key) -> list[tuple[VmRow, float, float, float]]:
         """Return the rows that fit a VM now, with their seconds.

@@ -14,19 +14,12 @@ from remediator.engine.verdicts import TABLE
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def cell(values: frozenset[str]) -> str:
-    return " or ".join(sorted(values)) if values else "any"
-
-
 def verdict_table() -> str:
-    lines = [
-        "| row | lease | network | handler | storage | power | kubelet | verdict | means |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = ["| row | when | verdict | means |", "|---|---|---|---|"]
     for row in TABLE:
-        planes = [row.lease, row.network, row.handler, row.storage, row.power, row.kubelet]
-        cells = [cell(plane) for plane in planes]
-        lines.append(f"| `{row.name}` | {' | '.join(cells)} | **{row.verdict}** | {row.means} |")
+        when = [f"{plane} {' or '.join(sorted(allowed))}" for plane, allowed in row.needs]
+        cells = [f"`{row.name}`", ", ".join(when) or "else", f"**{row.verdict}**", row.means]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

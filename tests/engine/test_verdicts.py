@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+
+import msgspec
+import pytest
 
 from remediator.engine.evidence import PlaneValues
 from remediator.engine.model import Verdict
-from remediator.engine.verdicts import ROWS, TABLE, decide
+from remediator.engine.verdicts import LIVING, PLANES, ROWS, TABLE, Row, decide
 
-LEASE = ("up", "quiet", "silent", "unknown")
-NETWORK = ("up", "down", "unknown")
-HANDLER = ("up", "silent", "unknown")
-STORAGE = ("up", "down", "unknown")
-POWER = ("on", "off", "gone", "unknown")
-KUBELET = ("up", "down", "unknown")
-ALL = list(itertools.product(LEASE, NETWORK, HANDLER, STORAGE, POWER, KUBELET))
+DOMAIN = {
+    "lease": ("up", "quiet", "silent", "unknown"),
+    "network": ("up", "down", "unknown"),
+    "handler": ("up", "silent", "down", "unknown"),
+    "storage": ("up", "down", "unknown"),
+    "power": ("on", "off", "unknown"),
+    "kubelet": ("up", "down", "unknown"),
+    "machine": ("up", "down", "gone", "unknown"),
+    "conditions": ("fine", "bad", "unknown"),
+    "own": ("fine", "suspended"),
+}
+DECIDED: list[tuple[PlaneValues, Row]] = [
+    (values, decide(values))
+    for values in (
+        PlaneValues(**dict(zip(DOMAIN, each, strict=True)))
+        for each in itertools.product(*DOMAIN.values())
+    )
+]
 
 # The verdicts for which policies may fence.
 CONVICTING = {Verdict.DEAD, Verdict.UNREACHABLE, Verdict.ISOLATED}
-
-
-def values(lease, network, handler, storage, power, kubelet) -> PlaneValues:
-    made = PlaneValues(lease=lease, handler=handler, power=power, kubelet=kubelet)
-    made.network, made.storage = network, storage
-    return made
-
 
 # These are of VMs; the table is of nodes.
 OF_VMS = {
@@ -36,30 +44,118 @@ OF_VMS = {
 }
 
 
+def convicted() -> Iterator[PlaneValues]:
+    return (values for values, row in DECIDED if row.verdict in CONVICTING)
+
+
+def test_the_domain_names_every_plane():
+    assert tuple(DOMAIN) == PLANES
+
+
 def test_every_combination_has_a_verdict():
-    assert {decide(values(*each)).verdict for each in ALL} == set(Verdict) - OF_VMS
+    assert {row.verdict for _, row in DECIDED} == set(Verdict) - OF_VMS
 
 
 def test_every_row_can_decide():
-    found = {decide(values(*each)).name for each in ALL}
-    assert found == set(ROWS)
+    assert {row.name for _, row in DECIDED} == set(ROWS)
+
+
+def test_every_row_asks_for_values_that_its_planes_have():
+    for row in TABLE:
+        for plane, allowed in row.needs:
+            assert allowed < set(DOMAIN[plane]), (row.name, plane)
 
 
 def test_row_names_are_unique():
     assert len(ROWS) == len(TABLE)
 
 
-def test_no_node_is_convicted_while_its_lease_is_renewed_or_on_that_plane_alone():
-    for each in ALL:
-        lease, network, handler, _storage, power, _kubelet = each
-        if decide(values(*each)).verdict in CONVICTING:
-            assert lease == "silent", each
-            assert power in ("off", "gone") or network == "down" or handler == "silent", each
+def speaking_against(values: PlaneValues) -> set[str]:
+    """The planes that say, each by a witness of its own, that the node is gone."""
+    against = {
+        "lease": values.lease in ("silent", "quiet"),
+        "network": values.network == "down",
+        "handler": values.handler == "silent",
+        "power": values.power == "off",
+        "machine": values.machine == "gone",
+    }
+    return {plane for plane, says in against.items() if says}
 
 
-def test_a_node_that_answers_in_any_way_is_never_dead_unless_its_power_is_off():
-    for each in ALL:
-        _lease, network, handler, _storage, power, _kubelet = each
-        if power not in ("off", "gone") and (network == "up" or handler == "up"):
-            verdict = decide(values(*each)).verdict
-            assert verdict not in (Verdict.DEAD, Verdict.UNREACHABLE), each
+def test_no_node_is_convicted_on_one_plane_alone():
+    for values in convicted():
+        against = speaking_against(values)
+        assert len(against) >= 2, values
+        assert values.lease == "silent" or {"network", "power"} <= against, values
+
+
+def test_no_node_is_convicted_by_planes_that_only_repeat_the_lease():
+    """Conditions, the health of a Machine and the readiness of a pod all come of the lease."""
+    for values in convicted():
+        less = msgspec.structs.replace(
+            values, kubelet="unknown", conditions="unknown", machine="unknown", storage="unknown"
+        )
+        if values.machine == "gone" or values.storage == "up":
+            continue  # one is another's word; the other makes it Isolated
+        assert decide(less).verdict in CONVICTING, values
+
+
+def test_no_node_is_convicted_while_its_lease_is_renewed():
+    assert all(values.lease not in ("up", "unknown") for values in convicted())
+
+
+def test_no_node_that_answers_is_convicted_unless_its_power_is_off():
+    for values in convicted():
+        if values.power != "off":
+            assert values.network != "up", values
+            assert values.handler != "up", values
+
+
+def test_nothing_is_convicted_while_our_own_trouble_suspends_it():
+    assert all(values.own == "fine" for values in convicted())
+
+
+def test_own_trouble_only_ever_takes_a_verdict_back():
+    for values, row in DECIDED:
+        if values.own == "suspended":
+            calm = decide(msgspec.structs.replace(values, own="fine"))
+            assert row.verdict is calm.verdict or row.verdict is Verdict.SUSPECT, values
+
+
+def test_any_one_plane_that_is_in_doubt_makes_no_conviction_of_a_node_that_lives():
+    """A plane that loses its voice never turns a living node into one to be fenced."""
+    for values, row in DECIDED:
+        if row.verdict not in LIVING or values.lease == "silent":
+            continue
+        for plane in PLANES[:-1]:
+            blind = decide(msgspec.structs.replace(values, **{plane: "unknown"}))
+            assert blind.verdict not in CONVICTING, (values, plane)
+
+
+@pytest.mark.parametrize(
+    ("row", "planes"),
+    [
+        ("own-trouble", {"lease": "silent", "power": "off", "own": "suspended"}),
+        ("power-off", {"lease": "silent", "power": "off", "network": "up"}),
+        ("instance-gone", {"lease": "silent", "machine": "gone"}),
+        ("alive-but-off", {"lease": "up", "power": "off", "network": "down"}),
+        ("off-and-unreachable", {"lease": "quiet", "network": "down", "power": "off"}),
+        ("cut-off-but-writing", {"lease": "silent", "network": "down", "storage": "up"}),
+        ("kubelet-only-network", {"lease": "silent", "network": "up", "machine": "gone"}),
+        ("kubelet-only-handler", {"lease": "silent", "network": "down", "handler": "up"}),
+        ("unreachable-by-network", {"lease": "silent", "network": "down"}),
+        ("unreachable-by-handler", {"lease": "silent", "handler": "silent"}),
+        ("lease-silent", {"lease": "silent", "machine": "down", "kubelet": "down"}),
+        ("off-at-first-sight", {"lease": "quiet", "power": "off"}),
+        ("off-at-first-sight", {"lease": "unknown", "network": "down", "power": "off"}),
+        ("network-silent", {"lease": "up", "network": "down", "handler": "silent"}),
+        ("handler-silent", {"lease": "up", "handler": "silent"}),
+        ("handler-not-ready", {"lease": "up", "handler": "down"}),
+        ("not-ready", {"lease": "up", "kubelet": "down", "conditions": "bad"}),
+        ("bad-condition", {"lease": "quiet", "conditions": "bad"}),
+        ("not-yet-seen", {"network": "up", "handler": "silent"}),
+        ("alive", {"lease": "up", "machine": "down", "storage": "down"}),
+    ],
+)
+def test_what_the_rows_are_for(row, planes):
+    assert decide(PlaneValues(**planes)).name == row
