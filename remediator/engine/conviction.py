@@ -6,6 +6,7 @@ from remediator.engine import budgets
 from remediator.engine.chain import DecisionKind, GuardRow, Plan
 from remediator.engine.context import Context
 from remediator.engine.effects import AskPower, AskProbes
+from remediator.engine.evidence import SILENT
 from remediator.engine.execution import start_step
 from remediator.engine.incidents import Incident, Trigger
 from remediator.engine.model import IncidentState, NodeFacts, Verdict, node_subject
@@ -20,7 +21,7 @@ _PROBE_YOUNG_S, _PROBE_OLD_S = 5.0, 60.0
 
 # What may make a node suspect. Of these a late lease alone is not worth a question to its BMC.
 _SIGNS = {
-    "lease": frozenset({"quiet", "silent"}),
+    "lease": SILENT | {"quiet"},
     "network": frozenset({"down"}),
     "handler": frozenset({"silent", "down"}),
     "storage": frozenset({"down"}),
@@ -215,7 +216,7 @@ def look_closer(context: Context, node: NodeFacts, incident: Incident | None = N
     if last_at is None or context.now - last_at >= every_s:
         context.probes_asked[node.name] = context.now
         context.effects.append(AskProbes(node=node.name))
-    if doubted or signs - {"lease", "conditions"} or values.lease == "silent":
+    if doubted or signs - {"lease", "conditions"} or values.lease in SILENT:
         ask_power(context, incident, node)
 
 

@@ -21,6 +21,8 @@ from remediator.engine.silence import BeatPlane
 INSTANCE_GONE = "instance-gone"  # aspect of a machine signal: the instance was deleted
 READY = frozenset({"", "Ready"})  # aspects of a kubelet signal that mean the Ready condition
 
+SILENT = frozenset({"silent", "lost"})  # lease values: the limit of its silence is reached
+
 # virt-handler beats every 60 to 132 s (JitterUntil factor 1.2): from here on a beat is late.
 _HANDLER_OVERDUE_S = 132.0
 # Nodes that signals speak of and no Node object is known of (yet); the oldest makes place.
@@ -30,7 +32,7 @@ _STRANGERS_MAX = 10_000
 class PlaneValues(Record, frozen=True, kw_only=True):
     """One value per plane: the key into the verdict table."""
 
-    lease: str = "unknown"  # up, quiet, silent, unknown
+    lease: str = "unknown"  # up, quiet, silent, lost (silent for long), unknown
     network: str = "unknown"  # up, down, unknown
     handler: str = "unknown"  # up, silent, down, unknown
     storage: str = "unknown"  # up, down, unknown
@@ -269,7 +271,8 @@ class Evidence:
         if beat is None:
             return "unknown"
         if self.leases.silent(node):
-            return "silent"
+            lost = self.leases.missed(node) >= self._settings.lease_lost_after_beats
+            return "lost" if lost else "silent"
         if not beat.live or beat.mark_s < self.leases.time.floor_s:
             return "unknown"  # not heard since we began, or since we were deaf
         if power == "off":
@@ -287,7 +290,7 @@ class Evidence:
             return "down"  # once the lease is silent, the node controller says so of every pod
         if beat is None or not beat.live:
             return "unknown"
-        if lease == "silent":
+        if lease in SILENT:
             # Beats are up to 132 s apart: one from before the lease fell silent says nothing now.
             # And a host that has just come back renews its lease within a period: wait for that.
             silent_s = self.leases.beats[node.name].silent_s
@@ -316,7 +319,7 @@ class Evidence:
                 continue
             fresh = now - each.arrived_at <= self._settings.storage_fresh_s
             # What storage heard before the lease fell silent is no sign of life now.
-            if fresh and (lease != "silent" or self._after_silence(node, each.arrived_at)):
+            if fresh and (lease not in SILENT or self._after_silence(node, each.arrived_at)):
                 return "up"
         return "down" if any(each.reading is Reading.DOWN for each in said) else "unknown"
 

@@ -51,6 +51,9 @@ class DetectionSettings(Record, frozen=True, kw_only=True):
     network_quorum: int = 1
     # Storage that heard a node this long ago, and not since, is no sign of life any more.
     storage_fresh_s: float = 60.0
+    # So many renewals in a row that did not come are a kubelet that is down, not one that was lost:
+    # with the kubelet's defaults as many as its Lease is valid for (leaseDuration 40 s).
+    lease_lost_after_beats: float = 4.0
     # The longest stretch between two signs of life of a watch that still counts as watching.
     # The canary lease makes a sign every second; node watches see bookmarks about once a minute.
     lease_watch_gap_s: float = 5.0

@@ -172,6 +172,13 @@ class BeatPlane:
         beat = self.beats.get(node)
         return beat is not None and self._is_silent(beat)
 
+    def missed(self, node: str) -> float:
+        """Return how many beats fit into the node's silence, stretched by our own trouble."""
+        beat = self.beats.get(node)
+        if beat is None:
+            return 0.0
+        return self._silence_s(beat) / (self.stretch * (beat.rhythm.mean_s or self.tempo.mean_s))
+
     def overdue(self, node: str) -> bool:
         """Whether the node's beat is late, by its own rhythm; never stretched."""
         beat = self.beats.get(node)

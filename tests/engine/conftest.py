@@ -10,7 +10,7 @@ import pytest
 
 from remediator.engine import chain
 from remediator.engine.chain import Decision, DecisionKind, Head
-from remediator.engine.effects import AskPower, RaiseNotice, RecordDecision, StartAction
+from remediator.engine.effects import AskPower, AskProbes, RaiseNotice, RecordDecision, StartAction
 from remediator.engine.events import (
     ActionFinished,
     InventorySynced,
@@ -70,6 +70,7 @@ class Cluster:
         self.decisions: list[Decision] = []
         self.actions: list[Action] = []
         self.asked_power: list[str] = []
+        self.asked_probes: list[str] = []
         self.notices: list[str] = []
         self.silent: set[str] = set()  # nodes whose kubelet does not renew
         self.handler_silent: set[str] = set()
@@ -101,6 +102,8 @@ class Cluster:
                     self.actions.append(effect.action)
                 case AskPower():
                     self.asked_power.append(effect.node)
+                case AskProbes():
+                    self.asked_probes.append(effect.node)
                 case RaiseNotice():
                     self.notices.append(effect.text)
                 case _:

@@ -96,7 +96,7 @@ def test_the_kubelets_own_word_about_readiness_is_a_sign_of_life():
     for at in range(1, 60):
         evidence.leases.time.progress(float(at))
     evidence.signal(signal(50.0, Plane.KUBELET, Reading.UNKNOWN), 50.0)
-    assert evidence.values(NODE, 60.0).lease == "silent", "Unknown is the node controller's word"
+    assert evidence.values(NODE, 60.0).lease == "lost", "Unknown is the node controller's word"
     evidence.signal(signal(60.0, Plane.KUBELET, Reading.UP), 60.0)
     assert evidence.values(NODE, 60.0).lease == "up"
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from remediator.engine.evidence import PlaneValues
+from remediator.engine.evidence import SILENT, PlaneValues
 from remediator.engine.model import Verdict
 from remediator.engine.verdicts import LIVING, PLANES, ROWS, TABLE, Row, decide
 
 DOMAIN = {
-    "lease": ("up", "quiet", "silent", "unknown"),
+    "lease": ("up", "quiet", "silent", "lost", "unknown"),
     "network": ("up", "down", "unknown"),
     "handler": ("up", "silent", "down", "unknown"),
     "storage": ("up", "down", "unknown"),
@@ -73,7 +73,7 @@ def test_row_names_are_unique():
 def speaking_against(values: PlaneValues) -> set[str]:
     """The planes that say, each by a witness of its own, that the node is gone."""
     against = {
-        "lease": values.lease in ("silent", "quiet"),
+        "lease": values.lease in ("silent", "lost", "quiet"),
         "network": values.network == "down",
         "handler": values.handler == "silent",
         "power": values.power == "off",
@@ -86,7 +86,7 @@ def test_no_node_is_convicted_on_one_plane_alone():
     for values in convicted():
         against = speaking_against(values)
         assert len(against) >= 2, values
-        assert values.lease == "silent" or {"network", "power"} <= against, values
+        assert values.lease in SILENT or {"network", "power"} <= against, values
 
 
 def test_no_node_is_convicted_by_planes_that_only_repeat_the_lease():
@@ -125,11 +125,24 @@ def test_own_trouble_only_ever_takes_a_verdict_back():
 def test_any_one_plane_that_is_in_doubt_makes_no_conviction_of_a_node_that_lives():
     """A plane that loses its voice never turns a living node into one to be fenced."""
     for values, row in DECIDED:
-        if row.verdict not in LIVING or values.lease == "silent":
+        if row.verdict not in LIVING or values.lease in SILENT:
             continue
         for plane in PLANES[:-1]:
             blind = decide(msgspec.structs.replace(values, **{plane: "unknown"}))
             assert blind.verdict not in CONVICTING, (values, plane)
+
+
+def test_a_silent_lease_is_never_passed_over():
+    for values, row in DECIDED:
+        if values.lease in SILENT:
+            assert row.verdict not in (Verdict.HEALTHY, Verdict.UNKNOWN, Verdict.DEGRADED), values
+
+
+def test_a_lost_lease_convicts_no_more_than_a_silent_one():
+    for values, row in DECIDED:
+        if values.lease == "lost" and row.verdict in CONVICTING:
+            silent = decide(msgspec.structs.replace(values, lease="silent"))
+            assert silent.verdict is row.verdict, values
 
 
 @pytest.mark.parametrize(
@@ -141,8 +154,10 @@ def test_any_one_plane_that_is_in_doubt_makes_no_conviction_of_a_node_that_lives
         ("alive-but-off", {"lease": "up", "power": "off", "network": "down"}),
         ("off-and-unreachable", {"lease": "quiet", "network": "down", "power": "off"}),
         ("cut-off-but-writing", {"lease": "silent", "network": "down", "storage": "up"}),
-        ("kubelet-only-network", {"lease": "silent", "network": "up", "machine": "gone"}),
-        ("kubelet-only-handler", {"lease": "silent", "network": "down", "handler": "up"}),
+        ("kubelet-only-network", {"lease": "lost", "network": "up", "machine": "gone"}),
+        ("kubelet-only-handler", {"lease": "lost", "network": "down", "handler": "up"}),
+        ("late-but-reached", {"lease": "silent", "network": "up", "machine": "gone"}),
+        ("late-but-beating", {"lease": "silent", "network": "down", "handler": "up"}),
         ("unreachable-by-network", {"lease": "silent", "network": "down"}),
         ("unreachable-by-handler", {"lease": "silent", "handler": "silent"}),
         ("lease-silent", {"lease": "silent", "machine": "down", "kubelet": "down"}),
