@@ -73,6 +73,11 @@ def unhealthy(context: Context) -> frozenset[str]:
     return context.down_now
 
 
+def share_limit(share: float, count: int) -> int:
+    """Return how many of ``count`` nodes may be down at once; one may always be treated."""
+    return max(1, int(share * count))
+
+
 def _mode(context: Context, _incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
     steps = ", ".join(plan.steps)
     if not context.enforce:
@@ -131,7 +136,7 @@ def _cooldown(context: Context, incident: Incident, node: NodeFacts, _plan: Plan
 def _share(
     name: str, scope: str, among: frozenset[str], share: float, context: Context
 ) -> GuardRow:
-    limit = max(1, int(share * len(among)))
+    limit = share_limit(share, len(among))
     down = sorted(unhealthy(context) & among)
     text = f"{len(down)} of {len(among)} nodes down or silent, limit {limit}"
     if len(down) > limit:
