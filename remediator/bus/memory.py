@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from remediator.bus import subjects
 from remediator.bus.protocols import AppendRefusedError, BusUnavailableError, StoredRecord
 
+BURIED_KEPT = 1000
 IDS_KEPT = 100_000  # ids remembered for duplicates, as JetStream's window bounds them by time
 
 
 class MemoryBus:
-    """An EventPublisher and an EventSource in one.
+    """An EventPublisher, a DeadLetterOffice and an EventSource in one.
 
     ``outage``: while True nothing arrives and the newest message per subject is kept, as with NATS
     away. ``delay_s``: how long each message travels. A source receives what is stored after its
@@ -29,6 +30,7 @@ class MemoryBus:
         self.published = 0
         self.duplicates = 0
         self.replaced = 0
+        self.buried: deque[tuple[str, bytes, dict[str, str]]] = deque(maxlen=BURIED_KEPT)
         self._outage = False
         self._waiting: dict[str, tuple[bytes, str | None]] = {}
         self._seen_ids: dict[str, None] = {}
@@ -69,6 +71,10 @@ class MemoryBus:
             self._waiting.pop(subject, None)  # vouches for all before it: to the end
         self._waiting[subject] = (payload, message_id)
         self._flushed.clear()
+
+    def bury(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Keep the newest dead letters, for tests to look at; they are delivered to nobody."""
+        self.buried.append((subject, payload, dict(headers)))
 
     async def flush(self, deadline_s: float) -> bool:
         """Wait until nothing is pending, at most ``deadline_s``; return whether that came true."""

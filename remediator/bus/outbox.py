@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 # Behind a marker's subject, the key of its newest waiting message; in no subject.
 _NEWEST = " newest"
 
 
 class Message:
-    """One message on its way. ``order`` is its place among all offers."""
+    """One message on its way. ``order`` is its place among all offers.
 
-    __slots__ = ("barrier", "deadline", "message_id", "order", "payload", "subject", "token")
+    Of waiting messages with one ``key`` the newest is kept; it is the subject, where nothing else
+    is given. ``headers`` has only a dead letter.
+    """
+
+    __slots__ = (
+        "barrier",
+        "deadline",
+        "headers",
+        "key",
+        "message_id",
+        "order",
+        "payload",
+        "subject",
+        "token",
+    )
 
     def __init__(
-        self, subject: str, payload: bytes, message_id: str, order: int, *, barrier: bool
+        self,
+        subject: str,
+        payload: bytes,
+        message_id: str,
+        order: int,
+        *,
+        barrier: bool,
+        key: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.subject = subject
+        self.key = key or subject
+        self.headers = headers
         self.payload = payload
         self.message_id = message_id
         self.order = order  # a replacement inherits it
@@ -52,7 +77,7 @@ class Outbox:
 
     def put(self, message: Message) -> bool:
         """Queue the message; return False if there was no room for it."""
-        waiting = self._waiting.get(message.subject)
+        waiting = self._waiting.get(message.key)
         message.barrier = message.barrier or (waiting is not None and waiting.barrier)
         if self._replace(message):
             return True
@@ -61,11 +86,11 @@ class Outbox:
             return False
         self._bytes += size
         if message.barrier and waiting is not None:
-            self._waiting[message.subject + _NEWEST] = message
-        elif message.subject in self._busy and not message.barrier:
-            self._behind[message.subject] = message
+            self._waiting[message.key + _NEWEST] = message
+        elif message.key in self._busy and not message.barrier:
+            self._behind[message.key] = message
         else:
-            self._waiting[message.subject] = message
+            self._waiting[message.key] = message
         return True
 
     def take(self, *, settled: bool) -> Message | None:
@@ -86,11 +111,11 @@ class Outbox:
             self._after_marker.clear()
         return self._taken(message)
 
-    def settled(self, subject: str) -> None:
-        """Let the next message of the subject go."""
-        behind = self._behind.pop(subject, None)
+    def settled(self, key: str) -> None:
+        """Let the next message of the key go."""
+        behind = self._behind.pop(key, None)
         if behind is None:
-            self._busy.discard(subject)
+            self._busy.discard(key)
             return
         # The subject stays busy: what comes next waits behind this one.
         first = next(iter(self._waiting.values()), None)
@@ -99,22 +124,22 @@ class Outbox:
 
     def _taken(self, message: Message) -> Message:
         self._bytes -= len(message.payload)
-        self._busy.add(message.subject)
+        self._busy.add(message.key)
         return message
 
     def _replace(self, newer: Message) -> bool:
         """Put ``newer`` in the place of a waiting message of its subject, if it may take it."""
         if newer.barrier:
             # It vouches for all before it, so it may not inherit a place: the end is its own.
-            older = self._waiting.pop(newer.subject + _NEWEST, None)
+            older = self._waiting.pop(newer.key + _NEWEST, None)
             if older is not None:
                 self._bytes -= len(older.payload)
             return False
         for queue in (self._waiting, self._behind):
-            older = queue.get(newer.subject)
+            older = queue.get(newer.key)
             if older is not None:
                 self._bytes += len(newer.payload) - len(older.payload)
                 newer.order = older.order
-                queue[newer.subject] = newer
+                queue[newer.key] = newer
                 return True
         return False

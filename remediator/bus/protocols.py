@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -64,6 +64,14 @@ class EventPublisher(Protocol):
 
     def offer(self, subject: str, payload: bytes, *, message_id: str | None = None) -> None:
         """Queue one message. While NATS is away the newest message per subject is kept."""
+        ...
+
+
+class DeadLetterOffice(Protocol):
+    """Where messages that cannot be used are put aside, for a person to look at."""
+
+    def bury(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Queue one message; none takes another's place. Never blocks."""
         ...
 
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import nats.errors
@@ -70,11 +70,14 @@ _ack_decoder = msgspec.json.Decoder(_Ack)
 
 
 class Publisher:
-    """An EventPublisher over JetStream. ``run`` must run as a task; ``offer`` may come before.
+    """An EventPublisher and a DeadLetterOffice over JetStream.
+
+    ``run`` must run as a task; ``offer`` may come before.
 
     Counters: ``published`` (acknowledged), ``duplicates`` (of these, known to NATS already),
     ``retried``, ``dropped`` (for want of room), ``refused`` (by NATS, for good: too large),
-    ``withheld`` (markers not accepted after a loss).
+    ``withheld`` (markers not accepted after a loss), ``unburied`` (dead letters without room or
+    acknowledgement).
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Publisher:
         self.dropped = 0
         self.refused = 0
         self.withheld = 0
+        self.unburied = 0
 
     @property
     def pending(self) -> int:
@@ -133,6 +137,28 @@ class Publisher:
         message = Message(subject, payload, message_id, self._offers, barrier=barrier)
         if not self._outbox.put(message):
             self._drop(subject)
+            return
+        self._idle.clear()
+        self._wake.set()
+
+    def bury(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Queue one dead letter (see ``DeadLetterOffice``); whoever calls bounds the rate.
+
+        It takes no room that observations need, and is sent once: a marker waits for all before
+        it, and must not wait for a stream of dead letters that is not there.
+        """
+        self._offers += 1
+        message = Message(
+            subject,
+            payload,
+            f"{self._id_prefix}-{self._offers}",
+            self._offers,
+            barrier=False,
+            key=f"{subject} {self._offers}",
+            headers=headers,
+        )
+        if not self._outbox.half_empty or not self._outbox.put(message):
+            self.unburied += 1
             return
         self._idle.clear()
         self._wake.set()
@@ -183,7 +209,7 @@ class Publisher:
 
     def _settled(self, message: Message) -> None:
         """Give the message's subject free: it is acknowledged, or refused for good."""
-        self._outbox.settled(message.subject)
+        self._outbox.settled(message.key)
         if not self.pending:
             self._idle.set()
         self._wake.set()
@@ -221,7 +247,7 @@ class Publisher:
                 message.subject,
                 message.payload,
                 reply=self._inbox + message.token,
-                headers={"Nats-Msg-Id": message.message_id},
+                headers={**(message.headers or {}), "Nats-Msg-Id": message.message_id},
             )
         except (nats.errors.MaxPayloadError, nats.errors.BadSubjectError) as error:
             self._land(message.token)
@@ -236,6 +262,11 @@ class Publisher:
     def _refuse(self, message: Message, why: str) -> None:
         self.refused += 1
         _log.error("publish_refused", subject=message.subject, size=len(message.payload), error=why)
+        self._settled(message)
+
+    def _give_up(self, message: Message) -> None:
+        """Let a dead letter go that was not acknowledged at once."""
+        self.unburied += 1
         self._settled(message)
 
     async def _follow_connection(self) -> None:
@@ -269,7 +300,9 @@ class Publisher:
         for message in messages:
             self._land(message.token)
             message.deadline = 0.0
-        self._again.extendleft(reversed(messages))
+            if message.headers is not None:
+                self._give_up(message)
+        self._again.extendleft(one for one in reversed(messages) if one.headers is None)
 
     async def _repeat_due(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -308,6 +341,9 @@ class Publisher:
         code = int(ack.error.get("code", 500))
         if 400 <= code < 500:
             self._refuse(message, str(ack.error.get("description", code)))
+            return
+        if message.headers is not None:
+            self._give_up(message)
             return
         # 503: no such stream (yet), no leader, no room just now.
         message.deadline = asyncio.get_running_loop().time() + self._settings.retry_s

@@ -6,6 +6,7 @@ stream        storage  keeps                      why
 HEARTBEATS    memory   newest per subject         old beats prove nothing
 INVENTORY     memory   newest per subject         republished whenever it is lost
 SIGNALS       file     24 h, bounded bytes        changes of state, for a late look
+DEAD_LETTERS  file     7 days, 64 MiB             messages that were not let in, and why
 DECISIONS     file     everything                 the source of truth; refuses deletion and purge
 ============  =======  =========================  ==================================================
 
@@ -28,6 +29,7 @@ _log = structlog.get_logger(__name__)
 HEARTBEATS = "HEARTBEATS"
 INVENTORY = "INVENTORY"
 SIGNALS = "SIGNALS"
+DEAD_LETTERS = "DEAD_LETTERS"
 DECISIONS = "DECISIONS"
 
 _MIB = 1024 * 1024
@@ -133,6 +135,15 @@ def desired_streams(*, replicas: int = 1) -> tuple[StreamSpec, ...]:
             max_bytes=256 * _MIB,
             max_age_s=24 * 3600.0,
             duplicate_window_s=120.0,
+            replicas=replicas,
+            persist_async=True,
+        ),
+        StreamSpec(
+            name=DEAD_LETTERS,
+            subjects=(subjects.DEAD_LETTERS_FILTER,),
+            storage="file",
+            max_bytes=64 * _MIB,
+            max_age_s=7 * 24 * 3600.0,
             replicas=replicas,
             persist_async=True,
         ),

@@ -34,6 +34,7 @@ NAME_LENGTH_MAX = 253
 # of a dot) and without "/" (our divider of namespace and name).
 _NAME = re.compile(r"[!-)+-.0-=?-^`-~]+", re.ASCII)
 _NO_NAME = re.compile(r"[^!-)+-.0-=?-^`-~]", re.ASCII)
+_DEAD_TOKENS_MAX = 8
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9-]*", re.ASCII)
 
 
@@ -115,6 +116,18 @@ def signal(
 def decision(kind: str, name: str, namespace: str = "") -> str:
     """Return the subject of the decisions about one node, VM or the daemon itself."""
     return f"{PREFIX}.decision.{_word(kind)}.{_subject_token(name, namespace)}"
+
+
+def dead_letter(reason: str, subject: str) -> str:
+    """Return where a message that came on ``subject`` is put aside; any subject will do.
+
+    The subject follows the reason, without our prefix, as far as it can: its tokens are cleaned,
+    and what is too long is cut.
+    """
+    tokens = subject.removeprefix(f"{PREFIX}.").split(".")[:_DEAD_TOKENS_MAX]
+    cleaned = (_NO_NAME.sub("-", one.replace("_", "."))[:NAME_LENGTH_MAX] for one in tokens)
+    tail = ".".join(token(one) if one else "-" for one in cleaned)
+    return f"{PREFIX}.dead-letter.{_word(reason)}.{tail}"
 
 
 def is_marker(subject: str) -> bool:

@@ -376,3 +376,41 @@ async def test_a_timed_out_publish_of_natspy_is_sent_after_reconnect(watched, co
         await connection.request("nobody.listens", timeout_s=0.5)
     await connection.request(subject, b"off", headers=headers)
     assert await stored(connection, "SIGNALS") == [(subject, b"off")]
+
+
+# --- dead letters ---------------------------------------------------------------------------------
+
+
+async def test_no_dead_letter_takes_the_place_of_another(connection, run):
+    publisher = Publisher(connection)
+    subject = subjects.dead_letter("not-json", beat(1))
+    for n in range(100):
+        publisher.bury(subject, b"%d" % n, {"Remediator-Reason": "not-json"})
+    async with run(publisher.run()):
+        assert await publisher.flush(10)
+    assert await stored(connection, "DEAD_LETTERS") == [(subject, b"%d" % n) for n in range(100)]
+    message = await connection.client.jetstream().get_msg("DEAD_LETTERS", 1)
+    assert message.headers["Remediator-Reason"] == "not-json"
+
+
+async def test_dead_letters_without_a_stream_hold_back_neither_beats_nor_marks(connection, run):
+    await connection.api("STREAM.DELETE.DEAD_LETTERS")
+    publisher = Publisher(connection)
+    for n in range(600):  # more than fit into the window
+        publisher.bury(subjects.dead_letter("not-json", "remediator.signal.x"), b"x", {"a": "b"})
+        publisher.offer(beat(n), b"x")
+    publisher.offer(subjects.watch_progress("leases"), b"mark")
+    async with run(publisher.run()):
+        assert await publisher.flush(10)
+    assert (publisher.published, publisher.unburied, publisher.lossy) == (601, 600, False)
+    assert (await stored(connection, "HEARTBEATS"))[-1][1] == b"mark"
+
+
+async def test_dead_letters_leave_half_of_the_room_to_observations(connection):
+    publisher = Publisher(connection, settings=PublisherSettings(waiting_max=10))
+    for _ in range(50):
+        publisher.bury(subjects.dead_letter("not-json", "remediator.signal.x"), b"x", {"a": "b"})
+    assert (publisher.pending, publisher.unburied) == (6, 44)
+    for n in range(4):
+        publisher.offer(beat(n), b"x")
+    assert (publisher.dropped, publisher.lossy) == (0, False)

@@ -18,7 +18,9 @@ PLAIN = StreamSpec(name="PLAIN", subjects=("plain.>",), storage="file", max_byte
 
 
 async def test_a_second_ensure_finds_nothing_to_do(connection):
-    assert [report.action for report in await ensure_all(connection)] == ["unchanged"] * 4
+    assert [report.action for report in await ensure_all(connection)] == ["unchanged"] * len(
+        desired_streams()
+    )
 
 
 async def test_what_the_server_reports_is_what_was_asked_for(connection):
@@ -125,3 +127,10 @@ async def test_the_embedded_server_does_not_delete_decisions(connection):
 async def test_a_subject_taken_by_another_stream_is_an_error_with_a_name(connection):
     with pytest.raises(JetStreamError, match="subjects overlap"):
         await ensure(connection, msgspec.structs.replace(PLAIN, subjects=("remediator.>",)))
+
+
+async def test_what_strangers_can_fill_is_bounded_in_bytes_and_age_or_subjects():
+    for spec in desired_streams():
+        if spec.name != "DECISIONS":
+            assert spec.max_bytes > 0
+            assert spec.max_age_s > 0 or spec.max_msgs_per_subject == 1

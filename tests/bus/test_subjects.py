@@ -73,3 +73,29 @@ def test_a_word_of_our_own_vocabulary_must_be_one_token():
         subjects.heartbeat("lease.x", "node", "n1")
     with pytest.raises(subjects.SubjectNameError):
         subjects.inventory("*", "n1")
+
+
+def test_a_source_and_an_aspect_end_the_subject_in_tokens_of_their_own():
+    subject = subjects.signal(
+        "machine", "node", "n1", source="NodeHealthCheck a.b/c", aspect="Disabled"
+    )
+    assert subject == "remediator.signal.machine.node.n1.NodeHealthCheck-a_b-c.Disabled"
+    beat = subjects.heartbeat("network", "node", "n1", source="zone-a-0")
+    assert beat == "remediator.heartbeat.network.node.n1.zone-a-0"
+
+
+@given(st.text(), st.text())
+def test_any_subject_can_become_a_dead_letter_s(head, tail):
+    subject = subjects.dead_letter("not-json", f"remediator.signal.{head}.{tail}")
+    tokens = subject.split(".")
+    assert tokens[:3] == ["remediator", "dead-letter", "not-json"]
+    assert all(tokens)
+    assert len(tokens) <= 11
+    assert subject.isascii()
+    assert subject.isprintable()
+    assert not set(subject) & set(" *>")
+
+
+def test_a_dead_letter_keeps_the_subject_that_it_came_on():
+    subject = subjects.dead_letter("mismatch", "remediator.signal.guest.vm.ns/a_b")
+    assert subject == "remediator.dead-letter.mismatch.signal.guest.vm.ns-a_b"
