@@ -17,6 +17,7 @@ class ObjectSeen(Record, frozen=True, kw_only=True, tag_field="event", tag="seen
     """An object was added or changed, narrowed to its facts."""
 
     facts: Facts
+    by: str = ""
 
 
 class ObjectGone(Record, frozen=True, kw_only=True, tag_field="event", tag="gone"):
@@ -26,12 +27,14 @@ class ObjectGone(Record, frozen=True, kw_only=True, tag_field="event", tag="gone
     name: str
     namespace: str = ""
     uid: str = ""
+    by: str = ""
 
 
 class InventorySynced(Record, frozen=True, kw_only=True, tag_field="event", tag="synced"):
     """Every object of this kind that existed when the watch began has been reported."""
 
     kind: FactKind
+    by: str = ""
 
 
 class WatchProgressed(Record, frozen=True, kw_only=True, tag_field="event", tag="progressed"):
@@ -42,6 +45,7 @@ class WatchProgressed(Record, frozen=True, kw_only=True, tag_field="event", tag=
 
     watch: str
     at: float
+    by: str = ""
 
 
 class ActionFinished(Record, frozen=True, kw_only=True, tag_field="event", tag="finished"):
@@ -86,7 +90,9 @@ Event = (
 )
 
 # What travels on NATS between the watchers and the engine of one replica, besides signals: those
-# are a public, bare document of their own (remediator.signals).
+# are a public, bare document of their own (remediator.signals). ``by`` names the process whose
+# watchers sent it: facts and marks that a former leader left on its way are not this one's picture,
+# and the times in its marks are of another clock.
 WireEvent = ObjectSeen | ObjectGone | InventorySynced | WatchProgressed
 
 encoder = msgspec.json.Encoder()

@@ -99,6 +99,8 @@ class Signal(Record, frozen=True, kw_only=True):
     zone: Annotated[str, msgspec.Meta(max_length=63)] = ""
     detail: Annotated[str, msgspec.Meta(max_length=1000)] = ""
     first: bool = False
+    # The process that sent it, where that process must know its own again (Outlet.origin).
+    by: Annotated[str, msgspec.Meta(max_length=63)] = ""
 
 
 # --- facts: what the watchers know of the cluster -------------------------------------------------
@@ -377,7 +379,8 @@ class Fence(Record, frozen=True, kw_only=True, tag_field="do", tag="fence"):
     node: str
     node_uid: str
     boot_id: str
-    method: str  # name of the fence method in the configuration
+    method: str  # name of the fence configuration
+    level: int = 0  # which of its levels
 
 
 class Release(Record, frozen=True, kw_only=True, tag_field="do", tag="release"):
