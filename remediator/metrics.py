@@ -69,6 +69,35 @@ class Metrics:
             for plane in Plane
             for reading in Reading
         }
+        self._refused = Counter(
+            "remediator_signals_refused_total",
+            "Messages on the signal subjects that were not let in, by reason (docs/signals.md).",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.duplicates = Counter(
+            "remediator_signals_duplicate_total",
+            "Signals that had been taken in before.",
+            registry=self.registry,
+        )
+        odd_times = Counter(
+            "remediator_signals_odd_time_total",
+            "Signals let in whose own time was odd: future, past, out-of-order, jump.",
+            ["oddity"],
+            registry=self.registry,
+        )
+        self.odd_times = {
+            oddity: odd_times.labels(oddity)
+            for oddity in ("future", "past", "out-of-order", "jump")
+        }
+        dead_letters = Counter(
+            "remediator_dead_letters_total",
+            "Refused messages by fate: put on remediator.dead-letter.>, or dropped by its limits.",
+            ["fate"],
+            registry=self.registry,
+        )
+        self.dead_letters_sent = dead_letters.labels("sent")
+        self.dead_letters_dropped = dead_letters.labels("dropped")
         probes = Counter(
             "remediator_probes_total",
             "Network probes of this vantage point, by protocol and what they heard.",
@@ -217,6 +246,10 @@ class Metrics:
     def signal(self, plane: str, reading: str) -> None:
         """Count one observation."""
         self._signals[plane, reading].inc()
+
+    def refused(self, reason: str) -> None:
+        """Count one message that was not let in; reasons are a fixed list."""
+        self._refused.labels(reason).inc()
 
     def probe(self, protocol: str, heard: str) -> None:
         """Count one network probe."""
