@@ -42,8 +42,7 @@ class VmEvidence:
     def note_vmi(self, new: VmiFacts, old: VmiFacts | None, proven_s: float) -> None:
         """Note what comes to its end with this change of a VMI, and when it began to run."""
         key = (new.namespace, new.name)
-        ran = old is None or (old.uid == new.uid and old.phase == "Running")
-        if new.phase == "Running" and not ran:
+        if new.phase == "Running" and not self._ran_before(new, old):
             self._began[key] = (new.uid, proven_s)
             self._boots.append((proven_s, key))
         memory = self._memory.get(key)
@@ -57,6 +56,11 @@ class VmEvidence:
             memory.signals.pop("readiness-probe", None)
         if new.agent_connected and old is not None and not old.agent_connected:
             memory.signals.pop("panic", None)  # it has come up again
+
+    def _ran_before(self, new: VmiFacts, old: VmiFacts | None) -> bool:
+        if old is None:
+            return not self._inventory.synced
+        return old.uid == new.uid and old.phase == "Running"
 
     def note_failure(self, vmi: VmiFacts, proven_s: float, *, excused: bool, found: bool) -> None:
         """Note that a VMI has failed; ``found`` where it had before it was first seen."""
@@ -173,10 +177,25 @@ class VmEvidence:
         pods = vm_values.ending(self._inventory.pods_under(key), self._inventory.vmis.get(key))
         return max((pod.grace_s for pod in pods), default=0.0)
 
+    def excused_for_s(self, key: Key, proven_s: float) -> float:
+        """Return for how long a silence of this VM's guest is excused by its boot; 0: it is not.
+
+        Where there is no silence to excuse, it is not either.
+        """
+        vmi, memory = self._inventory.vmis.get(key), self._memory.get(key, NOTHING)
+        if vmi is None or vmi.phase != "Running":
+            return 0.0
+        if vm_values.agent(vmi) != "lost" and not memory.complaints(*vm_values.PROBES):
+            return 0.0
+        return max(0.0, self._boot_left_s(key, vmi, proven_s))
+
     def _excuses_silence(self, key: Key, vmi: VmiFacts, proven_s: float) -> bool:
         """Whether a silent guest is nothing to wonder at: muted, going, or just booting."""
         if vmi.probes_muted or vmi.not_ready_why in vm_values.GOING:
             return True
+        return self._boot_left_s(key, vmi, proven_s) > 0
+
+    def _boot_left_s(self, key: Key, vmi: VmiFacts, proven_s: float) -> float:
         uid, at_s = self._began.get(key, ("", 0.0))
         began_s = at_s if uid == vmi.uid else self.began_s
-        return proven_s - began_s < BOOT_S
+        return began_s + BOOT_S - proven_s

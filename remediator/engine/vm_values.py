@@ -44,9 +44,10 @@ _UNPULLABLE = frozenset(
 GOING = frozenset({"PodTerminating", "PodNotExists"})
 # Phases of a migration that only waits; one between two clusters may for long.
 _QUEUED = frozenset({"", "Pending", "WaitingForSync", "Synchronizing"})
+PROBES = ("readiness-probe", "liveness-probe")  # aspects of signals
 # Facets that signals speak of, and which aspects do.
 _TOLD_BY = {
-    "probes": ("readiness-probe", "liveness-probe"),
+    "probes": PROBES,
     "crashes": ("panic", "watchdog"),
     "volume": ("attach",),
 }

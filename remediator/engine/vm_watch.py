@@ -162,7 +162,8 @@ class VmWatch:
         rows = fitting(values)
         subject = vm_subject(*key)
         incident = context.state.vm_incident_on(subject)
-        if not rows and incident is None:
+        excused_s = self._evidence.excused_for_s(key, self._proven_s)
+        if not rows and incident is None and not excused_s:
             self._cases.pop(key, None)
             return
         case = self._cases.setdefault(key, _Case())
@@ -176,7 +177,7 @@ class VmWatch:
         else:
             self._mark(case, key, rows)
             self._judge(case, key, values, rows, incident)
-        if rows or context.state.vm_incident_on(subject) is not None:
+        if rows or excused_s or context.state.vm_incident_on(subject) is not None:
             self._look_again(case, key, rows)
         else:
             del self._cases[key]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -43,6 +45,8 @@ from remediator.engine.model import (
 )
 from remediator.engine.rules import Policy
 from remediator.engine.settings import EngineSettings, FenceMethod
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers that tests import by name
 
 POLICY = Policy(
     name="node-lost",
