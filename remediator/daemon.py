@@ -33,8 +33,8 @@ from remediator.bus.streams import StreamUnfitError, ensure_all
 from remediator.clock import Clock
 from remediator.config import Settings
 from remediator.engine.chain import ChainError
-from remediator.engine.settings import FenceMethod
 from remediator.exit_codes import ExitCode
+from remediator.fence_config.shorthand import from_device
 from remediator.fence_settings import RedfishDevice
 from remediator.health import measure, readiness
 from remediator.journal.projector import Projector
@@ -154,7 +154,7 @@ async def _run(settings: Settings) -> None:
         journal = NatsJournal(connection, rng=rng)
         store = await DecisionStore.open(Path(settings.journal.path))
         stack.push_async_callback(store.close)
-        devices = FenceDevices(settings.fence.devices, clock)
+        devices = FenceDevices([from_device(device) for device in settings.fence.devices], clock)
         stack.push_async_callback(devices.close)
         dial = SocketDial()
         stack.push_async_callback(dial.close)
@@ -176,10 +176,6 @@ async def _run(settings: Settings) -> None:
                 enforce=settings.mode == "enforce",
                 engine=settings.engine,
                 policies=policies,
-                fence_methods=[
-                    FenceMethod(name=device.name, nodes=device.nodes)
-                    for device in settings.fence.devices
-                ],
                 namespace=settings.kube.namespace,
                 lease_name=settings.election.lease_name,
                 election=settings.election.timing,

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from remediator.actions.fence.devices import FenceDevices
+from remediator.actions.fence.fence import target_of
 from remediator.actions.runner import ActionRunner
 from remediator.backoff import Backoff
 from remediator.bus.protocols import (
@@ -27,8 +28,9 @@ from remediator.bus.protocols import (
 from remediator.clock import Clock
 from remediator.engine.chain import advance
 from remediator.engine.machine import Engine
+from remediator.engine.model import Reading
 from remediator.engine.rules import Policy
-from remediator.engine.settings import EngineSettings, FenceMethod
+from remediator.engine.settings import EngineSettings
 from remediator.journal.replay import replay
 from remediator.journal.writer import JournalWriter
 from remediator.kube.client import KubeClient
@@ -82,7 +84,6 @@ class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True):
     enforce: bool
     engine: EngineSettings
     policies: Sequence[Policy]
-    fence_methods: Sequence[FenceMethod]
     namespace: str
     lease_name: str
     election: ElectionSettings = ElectionSettings()
@@ -309,21 +310,27 @@ class Replica:
 
     async def _power_state(self, node: str) -> PowerReading:
         known = self.watchers.node(node)
-        return await self._doors.devices.power_state(
-            node, known.system_uuid if known is not None else ""
-        )
+        if known is None:
+            return PowerReading(
+                reading=Reading.UNKNOWN, source="node watch", detail="the node is not known"
+            )
+        return await self._doors.devices.power_state(target_of(known), known.labels)
 
     def _fenceable_nodes(self) -> list[str]:
+        devices, known = self._doors.devices, self.watchers.node
         return [
             name
             for name in self.watchers.node_names()
-            if self._doors.devices.method_for(name) is not None
+            if (node := known(name)) is not None and devices.config_for(name, node.labels)
         ]
 
     def _new_engine(self) -> Engine:
         settings = self._settings
         return Engine(
-            settings.engine, settings.policies, settings.fence_methods, enforce=settings.enforce
+            settings.engine,
+            settings.policies,
+            self._doors.devices.methods(),
+            enforce=settings.enforce,
         )
 
     def _overrun(self) -> None:

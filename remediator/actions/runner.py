@@ -130,6 +130,7 @@ class ActionRunner:
     async def _run(self, action: Action) -> None:
         started_at = self._clock.now()
         world = World(
+            action_id=action.id,
             client=self._client,
             devices=self._devices,
             clock=self._clock,

@@ -25,6 +25,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     ``leads``: whether we lead, by the clock: a process that stood still wakes up deposed.
     """
 
+    action_id: str
     client: KubeClient
     devices: FenceDevices
     clock: Clock

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remediator.engine.model import Record
+from remediator.engine.model import ProofKind, Record
 
 
 class ConditionRule(Record, frozen=True, kw_only=True):
@@ -130,11 +130,23 @@ class StepSettings(Record, frozen=True, kw_only=True):
     follow_up_s: float = 120.0
 
 
+class FenceLevel(Record, frozen=True, kw_only=True):
+    """Devices that take a node down together: one level of a fencing topology."""
+
+    name: str = "1"  # its devices, for people: "pdu-left and pdu-right"
+    proof: ProofKind = ProofKind.POWER_OFF_VERIFIED  # the weakest that its devices give
+    attempts: int = 3
+    deadline_s: float = 30.0
+
+
 class FenceMethod(Record, frozen=True, kw_only=True):
-    """A configured fence device and the nodes it can power off (shell patterns of names)."""
+    """A fence configuration: the nodes it is for, and its levels in the order of trying."""
 
     name: str
-    nodes: tuple[str, ...]
+    nodes: tuple[str, ...]  # shell patterns of names
+    labels: dict[str, str] = {}  # all must be present with these values
+    levels: tuple[FenceLevel, ...] = (FenceLevel(),)
+    power_on: bool = False  # switch the host on again once its VMs are back
 
 
 class EngineSettings(Record, frozen=True, kw_only=True):

@@ -49,7 +49,8 @@ class Device(Part, frozen=True, kw_only=True, tag_field="method"):
     name: str
     # From the order to the verified end, retries included. 0 means the method's own default.
     timeout_s: NotNegative = msgspec.field(name="timeout", default=0.0)
-    retries: Annotated[int, msgspec.Meta(ge=0)] = 1
+    # Within one attempt of its level; the level itself is tried ``attempts`` times.
+    retries: Annotated[int, msgspec.Meta(ge=0)] = 0
     # Waited before the order: against fence races between two daemons, or on a shared device.
     delay_s: NotNegative = msgspec.field(name="delay", default=0.0)
     # Orders under way at once on this device, over all nodes: a shared PDU takes one.

@@ -85,6 +85,7 @@ class NodeSpec(KubeStruct, frozen=True):
     """``spec``, narrowed."""
 
     unschedulable: bool | None = None
+    provider_id: str | None = msgspec.field(default=None, name="providerID")
     taints: tuple[Taint, ...] | None = None
 
 

@@ -12,6 +12,8 @@ import msgspec
 import pytest
 
 from remediator.actions.fence.devices import FenceDevices
+from remediator.actions.fence.driver import Order, Target
+from remediator.actions.fence.drivers import DriverFactory
 from remediator.actions.runner import ActionRunner
 from remediator.clock import Clock
 from remediator.engine.model import (
@@ -28,6 +30,7 @@ from remediator.engine.model import (
     node_subject,
     vm_subject,
 )
+from remediator.fence_config.shorthand import from_device
 from remediator.fence_settings import RedfishDevice
 from remediator.http_client import HttpError, HttpResponse
 from remediator.kube.client import KubeClient
@@ -271,6 +274,44 @@ def device(password_file) -> RedfishDevice:
     )
 
 
+class Asked:
+    """The devices, asked and ordered about nodes of which only the UUID is known."""
+
+    def __init__(self, devices: FenceDevices, clock: Clock) -> None:
+        self.devices = devices
+        self.clock = clock
+
+    async def power_state(self, node: str, uuid: str):
+        return await self.devices.power_state(_target(node, uuid), {})
+
+    async def power_off(self, node: str, uuid: str, *, deadline_s: float = 20.0):
+        config = self.devices.config_for(node, {})
+        assert config is not None
+
+        async def nothing() -> None:
+            pass
+
+        order = Order(
+            action_id="inc-1/fence/1",
+            deadline_at=self.clock.now() + deadline_s,
+            last_look=nothing,
+        )
+        return await self.devices.take_down(config, 0, _target(node, uuid), order)
+
+    async def close(self) -> None:
+        await self.devices.close()
+
+
+def _target(node: str, uuid: str) -> Target:
+    return Target(node=node, uid="node-uid", boot_id="boot-1", system_uuid=uuid)
+
+
+def fence_devices(devices, clock: Clock, bmc: Any) -> FenceDevices:
+    """Every device's requests go to one BMC in memory."""
+    factory = DriverFactory(clock, http=lambda _: bmc)
+    return FenceDevices([from_device(device) for device in devices], clock, factory)
+
+
 class Hands:
     """Runs actions to their outcome, with a lease watch that remembers what a test says."""
 
@@ -278,7 +319,7 @@ class Hands:
         self.api = api
         self.clock = Clock(epoch_at_start=EPOCH)
         self.beats: dict[str, tuple[str, float]] = {"n1": ("t0", EPOCH - 20)}
-        self.devices = FenceDevices([device], self.clock, http=lambda _: bmc)
+        self.devices = fence_devices([device], self.clock, bmc)
         self.outcomes: list[Outcome] = []
         self.runner = ActionRunner(
             KubeClient(api),
@@ -364,6 +405,14 @@ class Make:
             pod_uid="pod-uid",
             proof=proof(**changes),
         )
+
+    @staticmethod
+    def asked(devices, bmc: Any = None, *, epoch_at_start: float | None = None) -> Asked:
+        """Ask these devices, whose requests go to one BMC in memory, or out."""
+        clock = Clock() if epoch_at_start is None else Clock(epoch_at_start=epoch_at_start)
+        if bmc is not None:
+            return Asked(fence_devices(devices, clock, bmc), clock)
+        return Asked(FenceDevices([from_device(each) for each in devices], clock), clock)
 
     NODE, LEASE, POD, VM, VMI, UUID, EPOCH = NODE, LEASE, POD, VM, VMI, UUID, EPOCH
 

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from remediator.actions.fence.devices import FenceDevices
+from remediator.actions.fence.drivers import DriverFactory
 from remediator.actions.runner import ActionRunner
 from remediator.clock import Clock
 from remediator.engine.model import (
@@ -28,6 +29,7 @@ from remediator.engine.model import (
     Uncordon,
     node_subject,
 )
+from remediator.fence_config.shorthand import from_device
 from remediator.kube.client import KubeClient
 from remediator.sim.apiserver import ApiServer
 from remediator.sim.bmc import Bmc, BmcService, MemoryHttpClient
@@ -162,7 +164,11 @@ class World:
         renew_time = MARKED["remediator.io/lease-at-release"]
         runner = ActionRunner(
             KubeClient(Door(MemoryTransport(self.server, client_name="d"), self)),
-            FenceDevices([self.device], self.clock, http=lambda _: http),
+            FenceDevices(
+                [from_device(self.device)],
+                self.clock,
+                DriverFactory(self.clock, http=lambda _: http),
+            ),
             self.clock,
             last_beat={"n1": (renew_time, 0.0)}.get,
             rng=random.Random(1),

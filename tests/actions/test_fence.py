@@ -125,9 +125,11 @@ async def test_an_api_server_lost_before_the_order_fences_nobody(hands, bmc, mak
     assert bmc.posts == 0
 
 
-async def test_a_node_without_a_device_is_a_failure(hands, make):
-    work = msgspec.structs.replace(make.fence, node="other")
-    outcome = await hands.do(work)
+async def test_a_node_without_a_device_is_a_failure(hands, device, bmc, make):
+    elsewhere = msgspec.structs.replace(device, nodes=("x*",))
+    hands.devices = make.asked([elsewhere], bmc).devices
+    hands.runner._devices = hands.devices
+    outcome = await hands.do(make.fence)
     assert outcome.status is FAILED
     assert "no fence device" in outcome.detail
 

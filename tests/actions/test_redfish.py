@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from remediator.actions.fence import identity
-from remediator.actions.fence.devices import FenceDevices, OffFailed, OffVerified
+from remediator.actions.fence.driver import Down, NotDown
 from remediator.clock import Clock
 from remediator.engine.model import Reading
 from remediator.http_client import HttpResponse
@@ -18,8 +18,8 @@ OTHER = "11111111-2222-3333-4444-555555555555"
 
 
 @pytest.fixture
-async def devices(device, bmc):
-    return FenceDevices([device], Clock(epoch_at_start=0.0), http=lambda _: bmc)
+async def devices(device, bmc, make):
+    return make.asked([device], bmc, epoch_at_start=0.0)
 
 
 async def reading(devices, uuid=""):
@@ -70,7 +70,7 @@ async def test_every_other_answer_is_unknown_and_says_why(devices, bmc, make, fa
     assert words in answer.detail
     bmc.faults["GET"] = [make.http(*fault)]
     off = await devices.power_off("n1", "")
-    assert isinstance(off, OffFailed)
+    assert isinstance(off, NotDown)
     assert bmc.posts == 0
 
 
@@ -107,7 +107,7 @@ async def test_another_machine_is_never_sent_an_order_nor_believed(devices, bmc,
     bmc.state = "Off"
     assert await reading(devices, make.UUID) is Reading.UNKNOWN
     off = await devices.power_off("n1", make.UUID)
-    assert isinstance(off, OffFailed)
+    assert isinstance(off, NotDown)
     assert off.detail.startswith("WrongMachine")
     assert bmc.posts == 0
 
@@ -122,7 +122,7 @@ async def test_a_node_that_does_not_know_its_uuid_trusts_the_address(devices, bm
 
 async def test_force_off_is_ordered_once_and_read_back(devices, bmc, make):
     off = await devices.power_off("n1", make.UUID)
-    assert isinstance(off, OffVerified)
+    assert isinstance(off, Down)
     assert off.ordered
     posts = [call for call in bmc.calls if call[0] == "POST"]
     assert len(posts) == 1
@@ -135,7 +135,7 @@ async def test_force_off_is_ordered_once_and_read_back(devices, bmc, make):
 async def test_off_is_ordered_even_where_it_says_off_but_counts_as_no_change(devices, bmc, make):
     bmc.state = "Off"
     off = await devices.power_off("n1", make.UUID)
-    assert isinstance(off, OffVerified)
+    assert isinstance(off, Down)
     assert not off.ordered
     assert bmc.posts == 1
 
@@ -144,7 +144,7 @@ async def test_a_refused_order_is_no_fault_where_it_says_off(devices, bmc, make)
     bmc.state = "Off"
     bmc.faults["POST"] = [HttpResponse(status=400, headers={}, body=b"already off")]
     off = await devices.power_off("n1", make.UUID)
-    assert isinstance(off, OffVerified)
+    assert isinstance(off, Down)
     assert "refused" in off.detail
 
 
@@ -155,7 +155,7 @@ async def test_one_reading_of_off_is_not_enough(devices, bmc, make):
         setattr(bmc, "state", next(readings, "Off")) if (method == "GET") else None
     )
     off = await devices.power_off("n1", make.UUID)
-    assert isinstance(off, OffVerified)
+    assert isinstance(off, Down)
     gets = [call for call in bmc.calls if call[0] == "GET"]
     assert len(gets) >= 7
 
@@ -179,21 +179,21 @@ async def test_the_password_goes_nowhere_else(devices, bmc, target):
 async def test_any_acceptance_will_do(devices, bmc, make, answer):
     bmc.faults["POST"] = [make.http(*answer)]
     bmc.on_request = lambda method: bmc.turn_off() if method == "POST" else None
-    assert isinstance(await devices.power_off("n1", ""), OffVerified)
+    assert isinstance(await devices.power_off("n1", ""), Down)
 
 
 @pytest.mark.parametrize("fault", [(500, b""), (503, b""), (409, b""), (429, b"")])
 async def test_a_busy_bmc_is_ordered_again_and_the_state_decides(devices, bmc, make, fault):
     bmc.faults["POST"] = [make.http(*fault)]
     off = await devices.power_off("n1", "")
-    assert isinstance(off, OffVerified)
+    assert isinstance(off, Down)
     assert bmc.posts == 2
 
 
 async def test_a_bmc_that_stays_busy_is_not_ordered_for_ever(devices, bmc, make):
     bmc.faults["POST"] = [make.http(503, b"")] * 99
     off = await devices.power_off("n1", "")
-    assert isinstance(off, OffFailed)
+    assert isinstance(off, NotDown)
     assert bmc.posts == 3
     assert "503" in off.detail
 
@@ -202,7 +202,7 @@ async def test_a_bmc_that_stays_busy_is_not_ordered_for_ever(devices, bmc, make)
 async def test_a_clear_refusal_ends_it_at_once(devices, bmc, make, code):
     bmc.faults["POST"] = [make.http(code, b"")]
     off = await devices.power_off("n1", "")
-    assert isinstance(off, OffFailed)
+    assert isinstance(off, NotDown)
     assert str(code) in off.detail
     assert bmc.posts == 1
 
@@ -211,20 +211,20 @@ async def test_an_order_without_an_answer_may_have_worked(devices, bmc):
     bmc.faults["POST"] = ["hang"]
     bmc.on_request = lambda method: bmc.turn_off() if method == "POST" else None
     off = await devices.power_off("n1", "")
-    assert isinstance(off, OffVerified)
+    assert isinstance(off, Down)
 
 
 async def test_read_backs_that_fail_are_repeated_until_the_deadline(devices, bmc, make):
     bmc.off_after_s = 6.0
     bmc.faults["GET"] = [make.http(200, {"PowerState": "On"}), make.http(500, b""), "hang"]
     off = await devices.power_off("n1", "")
-    assert isinstance(off, OffVerified)
+    assert isinstance(off, Down)
 
 
 async def test_powering_off_is_not_off(devices, bmc):
     bmc.turn_off = lambda: setattr(bmc, "state", "PoweringOff")
     off = await devices.power_off("n1", "")
-    assert isinstance(off, OffFailed)
+    assert isinstance(off, NotDown)
     assert "PowerState is PoweringOff" in off.detail
 
 
@@ -235,7 +235,7 @@ async def test_a_bmc_that_becomes_another_machine_is_not_believed(devices, bmc, 
 
     bmc.on_request = swapped
     off = await devices.power_off("n1", make.UUID)
-    assert isinstance(off, OffFailed)
+    assert isinstance(off, NotDown)
     assert off.detail.startswith("WrongMachine")
     assert bmc.calls[-2][0] == "POST"  # one look was enough
 
@@ -244,37 +244,35 @@ async def test_the_shorter_deadline_counts(devices, bmc):
     bmc.obeys = False
     clock = Clock(epoch_at_start=0.0)
     off = await devices.power_off("n1", "", deadline_s=3.0)
-    assert isinstance(off, OffFailed)
+    assert isinstance(off, NotDown)
     assert 2.0 < clock.now() < 4.5
 
 
 # --- settings -------------------------------------------------------------------------------------
 
 
-async def test_the_first_device_whose_pattern_fits_fences_a_node(device, bmc):
+async def test_the_first_device_whose_pattern_fits_fences_a_node(device, bmc, make):
     other = msgspec.structs.replace(device, name="other", nodes=("*",))
-    clock = Clock(epoch_at_start=0.0)
-    devices = FenceDevices([device, other], clock, http=lambda _: bmc)
-    assert devices.method_for("n1") == "lab"
-    assert devices.method_for("x1") == "other"
-    assert FenceDevices([device], clock, http=lambda _: bmc).method_for("x1") is None
+    devices = make.asked([device, other], bmc).devices
+    assert devices.config_for("n1", {}).name == "lab"
+    assert devices.config_for("x1", {}).name == "other"
+    assert make.asked([device], bmc).devices.config_for("x1", {}) is None
 
 
 async def test_a_node_without_a_device_is_unknown(devices):
     assert (await devices.power_state("x1", "")).reading is Reading.UNKNOWN
-    assert isinstance(await devices.power_off("x1", ""), OffFailed)
 
 
-async def test_two_devices_of_one_name_are_refused(device, bmc):
+async def test_two_devices_of_one_name_are_refused(device, bmc, make):
     with pytest.raises(ValueError, match="share a name"):
-        FenceDevices([device, device], Clock(epoch_at_start=0.0), http=lambda _: bmc)
+        make.asked([device, device], bmc)
 
 
-async def test_endpoint_and_system_name_the_node(device, bmc):
+async def test_endpoint_and_system_name_the_node(device, bmc, make):
     device = msgspec.structs.replace(
         device, endpoint="https://{node}-bmc.example/", system="/redfish/v1/Systems/1"
     )
-    devices = FenceDevices([device], Clock(epoch_at_start=0.0), http=lambda _: bmc)
+    devices = make.asked([device], bmc)
     answer = await devices.power_state("n1", "")
     assert bmc.calls[0][1] == "https://n1-bmc.example/redfish/v1/Systems/1"
     assert answer.source == "redfish https://n1-bmc.example/redfish/v1/Systems/1"
@@ -302,7 +300,7 @@ async def test_a_password_file_that_cannot_be_used_is_named(devices, bmc, passwo
     answer = await devices.power_state("n1", "")
     assert answer.reading is Reading.UNKNOWN
     assert str(password_file) in answer.detail
-    assert isinstance(await devices.power_off("n1", ""), OffFailed)
+    assert isinstance(await devices.power_off("n1", ""), NotDown)
     assert bmc.calls == []
 
 

@@ -10,8 +10,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from remediator.actions.fence.devices import FenceDevices, OffFailed, OffVerified
-from remediator.clock import Clock
+from remediator.actions.fence.driver import Down, NotDown
 from remediator.engine.model import Reading
 
 SYSTEM = "/redfish/v1/Systems/n1"
@@ -55,9 +54,9 @@ async def server():
 
 
 @pytest.fixture
-async def devices(device, server):
+async def devices(device, server, make):
     device = msgspec.structs.replace(device, endpoint=server.url, timeout_s=0.5, off_deadline_s=2.0)
-    devices = FenceDevices([device], Clock())
+    devices = make.asked([device])
     yield devices
     await devices.close()
 
@@ -65,7 +64,7 @@ async def devices(device, server):
 async def test_a_node_is_powered_off_and_read_back(devices, server):
     assert (await devices.power_state("n1", "")).reading is Reading.UP
     off = await devices.power_off("n1", "")
-    assert isinstance(off, OffVerified)
+    assert isinstance(off, Down)
     seen = [(method, path) for method, path, _ in server.seen]
     assert seen[:3] == [("GET", SYSTEM), ("GET", SYSTEM), ("POST", RESET)]
     assert set(seen[3:]) == {("GET", SYSTEM)}
@@ -74,7 +73,7 @@ async def test_a_node_is_powered_off_and_read_back(devices, server):
 async def test_a_wrong_password_is_named_and_nothing_is_ordered(devices, server, password_file):
     password_file.write_text("wrong")
     off = await devices.power_off("n1", "")
-    assert isinstance(off, OffFailed)
+    assert isinstance(off, NotDown)
     assert "refuses the credentials" in off.detail
     assert all(method == "GET" for method, _, _ in server.seen)
 
@@ -149,7 +148,7 @@ async def test_a_connection_reset_after_the_order_is_settled_by_the_state(device
         return web.Response()
 
     server.post = obeys_and_breaks
-    assert isinstance(await devices.power_off("n1", ""), OffVerified)
+    assert isinstance(await devices.power_off("n1", ""), Down)
 
 
 async def test_a_bmc_that_lies_about_the_order_is_a_failure(devices, server):
@@ -158,15 +157,15 @@ async def test_a_bmc_that_lies_about_the_order_is_a_failure(devices, server):
 
     server.post = lies
     off = await devices.power_off("n1", "")
-    assert isinstance(off, OffFailed)
+    assert isinstance(off, NotDown)
     assert "PowerState is On" in off.detail
 
 
-async def test_a_closed_port_is_unknown(device):
+async def test_a_closed_port_is_unknown(device, make):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     device = msgspec.structs.replace(device, endpoint=f"http://127.0.0.1:{port}", timeout_s=0.5)
-    devices = FenceDevices([device], Clock())
+    devices = make.asked([device])
     assert (await devices.power_state("n1", "")).reading is Reading.UNKNOWN
     await devices.close()

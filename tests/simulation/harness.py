@@ -21,12 +21,14 @@ import msgspec
 from links import BusLink, JournalLink
 
 from remediator.actions.fence.devices import FenceDevices
+from remediator.actions.fence.drivers import DriverFactory
 from remediator.bus.memory import MemoryAsks, MemoryBus, MemoryJournal
 from remediator.clock import Clock
 from remediator.engine import chain
 from remediator.engine.chain import Decision
 from remediator.engine.rules import Policy
-from remediator.engine.settings import EngineSettings, FenceMethod
+from remediator.engine.settings import EngineSettings
+from remediator.fence_config.shorthand import from_device
 from remediator.fence_settings import RedfishDevice
 from remediator.http_client import HttpClient, HttpResponse
 from remediator.kube.transport import Query, Response, Transport
@@ -245,9 +247,12 @@ class Rehearsal:
             password_file=str(_PASSWORD),
         )
         devices = FenceDevices(
-            [device] if self.fenced else [],
+            [from_device(device)] if self.fenced else [],
             clock,
-            http=lambda _device: AuditedHttp(self.cluster.memory_http(place), self._reset),
+            DriverFactory(
+                clock,
+                http=lambda _device: AuditedHttp(self.cluster.memory_http(place), self._reset),
+            ),
         )
         replica = Replica(
             Doors(
@@ -264,7 +269,6 @@ class Rehearsal:
                 enforce=self._enforce,
                 engine=self._engine,
                 policies=list(self._policies),
-                fence_methods=[FenceMethod(name="bmc", nodes=self.fenced)] if self.fenced else [],
                 namespace="remediator",
                 lease_name="remediator",
                 probes=msgspec.structs.replace(self._probes, zone=place.zone, node=place.host),

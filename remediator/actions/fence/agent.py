@@ -48,6 +48,7 @@ class AgentDriver:
     """One agent with its parameters. Give it the agent's metadata where it was read at load."""
 
     proof: ProofKind
+    tells_power: bool
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class AgentDriver:
         self.proof = (
             ProofKind.KERNEL_DEAD if self._speaks_for_itself else ProofKind.POWER_OFF_VERIFIED
         )
+        self.tells_power = not self._speaks_for_itself
         self._identity = IpmiIdentity(settings.program, clock)
 
     @property
@@ -148,6 +150,9 @@ class AgentDriver:
         """Nothing is left behind by power."""
         del target
         return ""
+
+    async def close(self) -> None:
+        """Nothing is held open."""
 
     # --- calls ------------------------------------------------------------------------------------
 

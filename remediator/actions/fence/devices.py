@@ -1,162 +1,191 @@
-"""The configured fence devices: which one fences a node, what it says, and the order to go off."""
+"""The configured fence devices of all nodes: which ones a node has, what they say, what they do."""
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
+import asyncio
+from collections.abc import Sequence
 from typing import Final
-from urllib.parse import quote
 
-import msgspec
 import structlog
 
-from remediator.actions.fence.redfish import RedfishClient, RedfishError
+from remediator.actions.fence.driver import Down, FenceDriver, NotDown, Order, Target
+from remediator.actions.fence.drivers import DriverFactory
 from remediator.clock import Clock
-from remediator.engine.model import Reading
-from remediator.fence_settings import RedfishDevice
-from remediator.http_client import AiohttpClient, HttpClient
+from remediator.engine.model import ProofKind, Reading
+from remediator.engine.settings import FenceLevel, FenceMethod
+from remediator.fence_config.loader import FenceConfig, config_for
 from remediator.power import PowerReading
 
 log = structlog.get_logger(__name__)
 
-_PASSWORD_LIMIT: Final = 4096  # bytes; a larger file is not a password
-
-
-class OffVerified(msgspec.Struct, frozen=True, kw_only=True):
-    """The device says that the node is off. ``ordered`` is False where it was off before."""
-
-    at: float
-    source: str
-    detail: str
-    ordered: bool
-
-
-class OffFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """Not verified: whether the node is off is unknown. ``detail`` says why, in one line."""
-
-    source: str
-    detail: str
-
-
-def open_http(device: RedfishDevice) -> HttpClient:
-    """Return the real HTTP client for a device, with its TLS settings."""
-    return AiohttpClient(verify_tls=device.verify_tls, ca_file=device.ca_file)
+# Besides the devices' own time: the last looks, and waiting for a turn on a shared device.
+_AROUND_S: Final = 10.0
 
 
 class FenceDevices:
-    """Every configured fence device, one HTTP client each. ``close`` it at the end.
+    """Every configured device. ``close`` it at the end.
 
-    Raises ValueError where two devices share a name.
+    ``configs`` are in the order in which they are asked; the first that fits a node is its. Raises
+    ValueError where two configurations share a name.
     """
 
     def __init__(
-        self,
-        devices: Sequence[RedfishDevice],
-        clock: Clock,
-        *,
-        http: Callable[[RedfishDevice], HttpClient] = open_http,
+        self, configs: Sequence[FenceConfig], clock: Clock, factory: DriverFactory | None = None
     ) -> None:
-        self._devices = tuple(devices)
-        names = [device.name for device in self._devices]
+        names = [config.name for config in configs]
         if len(set(names)) != len(names):
-            raise ValueError(f"two fence devices share a name: {', '.join(sorted(names))}")
+            raise ValueError(f"two fence configurations share a name: {', '.join(sorted(names))}")
+        factory = factory or DriverFactory(clock)
+        self.configs = tuple(configs)
         self._clock = clock
-        self._http = {device.name: http(device) for device in self._devices}
+        self._drivers: dict[tuple[str, str], FenceDriver] = {}
+        self._turns: dict[tuple[str, str], asyncio.Semaphore] = {}
+        for config in configs:
+            for device in config.spec.devices:
+                key = (config.name, device.name)
+                self._drivers[key] = factory.build(device)
+                self._turns[key] = asyncio.Semaphore(device.concurrency)
 
-    def method_for(self, node: str) -> str | None:
-        """Return the name of the device that fences this node, None where there is none."""
-        device = self._device_for(node)
-        return device.name if device is not None else None
+    def methods(self) -> tuple[FenceMethod, ...]:
+        """Return what the engine has to know of each configuration."""
+        return tuple(self._method(config) for config in self.configs)
 
-    async def power_state(self, node: str, system_uuid: str) -> PowerReading:
-        """Ask the node's device whether it is on. Never raises: every failure is ``UNKNOWN``."""
-        device = self._device_for(node)
-        if device is None:
+    def config_for(self, node: str, labels: dict[str, str]) -> FenceConfig | None:
+        """Return the configuration that fences this node, None where there is none."""
+        return config_for(self.configs, node, labels)
+
+    def config(self, name: str) -> FenceConfig | None:
+        """Return a configuration by its name."""
+        return next((config for config in self.configs if config.name == name), None)
+
+    def drivers(self, config: FenceConfig, level: int | None = None) -> list[FenceDriver]:
+        """Return the drivers of one level, or of all devices in the order of the levels."""
+        levels = config.spec.levels if level is None else config.spec.levels[level : level + 1]
+        names = dict.fromkeys(name for one in levels for name in one.devices)
+        return [self._drivers[config.name, name] for name in names]
+
+    def proof(self, config: FenceConfig, level: int) -> ProofKind:
+        """Return what a level proves: the weakest of its devices' proofs."""
+        order = list(ProofKind)  # strongest first
+        return max((each.proof for each in self.drivers(config, level)), key=order.index)
+
+    async def power_state(self, target: Target, labels: dict[str, str]) -> PowerReading:
+        """Ask whether the node is on. Never raises: every failure is ``UNKNOWN``.
+
+        The first level that tells decides. Of several devices on it (power supplies), all must say
+        off; one that is on keeps the node on.
+        """
+        config = self.config_for(target.node, labels)
+        if config is None:
             return PowerReading(
                 reading=Reading.UNKNOWN, source="no fence device", detail="none is configured"
             )
-        source = _source(device, node)
-        try:
-            system = await self._client(device, node).read(system_uuid)
-        except RedfishError as error:
-            return PowerReading(reading=Reading.UNKNOWN, source=source, detail=str(error))
+        said: list[PowerReading] = []
+        for level in range(len(config.spec.levels)):
+            drivers = [each for each in self.drivers(config, level) if each.tells_power]
+            if not drivers:
+                continue
+            checks = await asyncio.gather(*(each.check(target) for each in drivers))
+            readings = [one.power for one in checks]
+            together = _together(readings)
+            if together.reading is not Reading.UNKNOWN:
+                return together
+            said += readings
+        if said:
+            return said[0]
+        source = self.drivers(config)[0].source(target.node)
         return PowerReading(
-            reading=system.reading, source=source, detail=f"PowerState is {system.raw_state}"
+            reading=Reading.UNKNOWN, source=source, detail="its method tells no power state"
         )
 
-    async def power_off(
-        self,
-        node: str,
-        system_uuid: str,
-        *,
-        deadline_s: float | None = None,
-        last_look: Callable[[], Awaitable[None]] | None = None,
-    ) -> OffVerified | OffFailed:
-        """Force the node off and verify it, within the shorter of ``deadline_s`` and the device's.
+    async def take_down(
+        self, config: FenceConfig, level: int, target: Target, order: Order
+    ) -> Down | NotDown:
+        """Take the node down by all devices of one level, at once; all must succeed.
 
-        A failure of the device says why; raised is only what ``last_look`` raises, which is awaited
-        just before the order and keeps it from being sent. Safe to repeat.
+        A failure says why; raised is only what ``order.last_look`` raises. Safe to repeat.
         """
-        device = self._device_for(node)
-        if device is None:
-            return OffFailed(source="no fence device", detail="none is configured for this node")
-        source = _source(device, node)
-        limit_s = device.off_deadline_s
-        if deadline_s is not None:
-            limit_s = min(limit_s, deadline_s)
-        try:
-            off = await self._client(device, node).power_off(
-                system_uuid, deadline_s=limit_s, last_look=last_look
-            )
-        except RedfishError as error:
-            return OffFailed(source=source, detail=str(error))
-        return OffVerified(at=off.at, source=source, detail=off.detail, ordered=off.ordered)
+        names = config.spec.levels[level].devices
+        answers = await asyncio.gather(
+            *(self._take_down(config, name, target, order) for name in names)
+        )
+        if len(answers) == 1:
+            return answers[0]
+        failed = [answer for answer in answers if isinstance(answer, NotDown)]
+        if failed:
+            detail = "; ".join(f"{one.source}: {one.detail}" for one in failed)
+            return NotDown(source=failed[0].source, detail=detail)
+        downs = [answer for answer in answers if isinstance(answer, Down)]
+        return Down(
+            at=max(down.at for down in downs),
+            source=" and ".join(down.source for down in downs),
+            detail="; ".join(down.detail for down in downs),
+            ordered=any(down.ordered for down in downs),
+        )
 
     async def close(self) -> None:
         """Close every device's connections."""
-        for client in self._http.values():
-            await client.close()
+        for driver in self._drivers.values():
+            await driver.close()
 
-    def _device_for(self, node: str) -> RedfishDevice | None:
-        for device in self._devices:
-            if any(fnmatch.fnmatchcase(node, pattern) for pattern in device.nodes):
-                return device
-        return None
+    async def _take_down(
+        self, config: FenceConfig, name: str, target: Target, order: Order
+    ) -> Down | NotDown:
+        """One device, in its turn, after its delay, again as often as configured."""
+        device, driver = config.device(name), self._drivers[config.name, name]
+        answer: Down | NotDown = NotDown(
+            source=driver.source(target.node),
+            detail="other orders on this device took all the time",
+        )
+        try:
+            async with asyncio.timeout(order.deadline_at - self._clock.now()) as waiting:
+                async with self._turns[config.name, name]:
+                    waiting.reschedule(None)
+                    await asyncio.sleep(device.delay_s)
+                    for _ in range(1 + device.retries):
+                        answer = await driver.take_down(target, order)
+                        if isinstance(answer, Down) or self._clock.now() >= order.deadline_at:
+                            break
+        except TimeoutError:
+            log.warning("fence_device_busy", config=config.name, device=name, node=target.node)
+        return answer
 
-    def _client(self, device: RedfishDevice, node: str) -> RedfishClient:
-        return RedfishClient(
-            self._http[device.name],
-            self._clock,
-            endpoint=_for_node(device.endpoint, node),
-            system_path=_for_node(device.system, node),
-            username=device.username,
-            password=_read_password(device),
-            timeout_s=device.timeout_s,
-            already_off_for_s=device.already_off_for_s,
+    def _method(self, config: FenceConfig) -> FenceMethod:
+        return FenceMethod(
+            name=config.name,
+            nodes=config.spec.nodes.names or ("*",),
+            labels=dict(config.spec.nodes.labels),
+            levels=tuple(
+                FenceLevel(
+                    name=" and ".join(level.devices),
+                    attempts=level.attempts,
+                    deadline_s=self._deadline_s(config, at),
+                    proof=self.proof(config, at),
+                )
+                for at, level in enumerate(config.spec.levels)
+            ),
+            power_on=config.spec.power_on,
+        )
+
+    def _deadline_s(self, config: FenceConfig, level: int) -> float:
+        names = config.spec.levels[level].devices
+        return _AROUND_S + max(
+            config.device(name).delay_s + self._drivers[config.name, name].timeout_s
+            for name in names
         )
 
 
-def _for_node(template: str, node: str) -> str:
-    return template.replace("{node}", quote(node, safe=""))
-
-
-def _source(device: RedfishDevice, node: str) -> str:
-    return f"redfish {_for_node(device.endpoint, node).rstrip('/')}{_for_node(device.system, node)}"
-
-
-def _read_password(device: RedfishDevice) -> str:
-    """Read the password anew, so that a rotated secret counts at once. Raises RedfishError."""
-    path = Path(device.password_file)
-    try:
-        with path.open("rb") as file:
-            content = file.read(_PASSWORD_LIMIT + 1)
-        password = content.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RedfishError(f"password file {path}: {error}", final=True) from error
-    if len(content) > _PASSWORD_LIMIT:
-        raise RedfishError(f"password file {path}: larger than {_PASSWORD_LIMIT} bytes", final=True)
-    password = password.rstrip("\r\n")
-    if not password:
-        raise RedfishError(f"password file {path}: it is empty", final=True)
-    return password
+def _together(readings: Sequence[PowerReading]) -> PowerReading:
+    """Return what several power supplies of one node say together."""
+    if len(readings) == 1:
+        return readings[0]
+    said = {one.reading for one in readings}
+    if Reading.UP in said:
+        reading = Reading.UP
+    else:
+        reading = Reading.DOWN if said == {Reading.DOWN} else Reading.UNKNOWN
+    return PowerReading(
+        reading=reading,
+        source=" and ".join(one.source for one in readings),
+        detail="; ".join(one.detail for one in readings),
+    )

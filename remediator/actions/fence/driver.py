@@ -77,6 +77,11 @@ class FenceDriver(Protocol):
         ...
 
     @property
+    def tells_power(self) -> bool:
+        """Whether ``check`` says if the node is on or off."""
+        ...
+
+    @property
     def timeout_s(self) -> float:
         """How long ``take_down`` may need in all, by configuration or the method's default."""
         ...
@@ -105,4 +110,8 @@ class FenceDriver(Protocol):
 
         Return what is left to do, or "" when nothing is. Safe to repeat.
         """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and sessions."""
         ...

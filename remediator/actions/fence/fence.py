@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from remediator.actions import marks
-from remediator.actions.fence.devices import OffFailed
+from remediator.actions.fence.driver import NotDown, Order, Target
 from remediator.actions.live import read_node, read_renew_time
 from remediator.actions.world import Result, SparedError, World, failed, succeeded
 from remediator.engine.model import Fence, Proof, ProofKind
@@ -19,42 +19,66 @@ from remediator.kube.objects import Node
 # The kubelet renews every 10 s with 4 % jitter (leaseDurationSeconds 40 * 0.25): a renewal younger
 # than this is a node that is on time.
 ON_TIME_S: Final = 11.0
+CONTROL_PLANE_LABELS: Final = (
+    "node-role.kubernetes.io/control-plane",
+    "node-role.kubernetes.io/master",
+)
 _MARGIN_S: Final = 1.0  # before the runner's deadline: time to say what is missing
 
 
 async def fence(work: Fence, world: World) -> Result:
-    """Force the node off and return the proof, after looking twice whether it lives after all.
+    """Take the node down and return the proof, after looking twice whether it lives after all.
 
     Raises SparedError, with a proof where the node turned out to have rebooted.
     """
-    method = world.devices.method_for(work.node)
-    if method is None:
-        return failed("no fence device is configured for this node")
-    if method != work.method:
-        return failed(f"this node's fence device is now {method}, the decision says {work.method}")
     node, renew_time = await _look(work, world, None)
+    config = world.devices.config_for(work.node, node.labels)
+    if config is None:
+        return failed("no fence device is configured for this node")
+    if config.name != work.method or work.level >= len(config.spec.levels):
+        wanted = f"{work.method}, level {work.level + 1}"
+        return failed(f"this node's fence configuration is now {config.name}, decided was {wanted}")
 
     async def last_look() -> None:
         await _look(work, world, renew_time)
         world.must_lead()
 
-    off = await world.devices.power_off(
-        work.node,
-        node.system_uuid,
-        deadline_s=max(0.1, world.left_s() - _MARGIN_S),
+    order = Order(
+        action_id=world.action_id,
+        deadline_at=world.clock.now() + max(0.1, world.left_s() - _MARGIN_S),
         last_look=last_look,
     )
-    if isinstance(off, OffFailed):
-        return failed(f"{off.source}: {off.detail}")
+    down = await world.devices.take_down(config, work.level, target_of(node), order)
+    if isinstance(down, NotDown):
+        return failed(f"{down.source}: {down.detail}")
     proof = Proof(
-        kind=ProofKind.POWER_OFF_VERIFIED,
+        kind=world.devices.proof(config, work.level),
         node=work.node,
         boot_id=work.boot_id,
-        at=off.at,
-        source=off.source,
-        detail=off.detail,
+        at=down.at,
+        source=down.source,
+        detail=down.detail,
     )
-    return succeeded(off.detail, changed=off.ordered, proof=proof)
+    return succeeded(down.detail, changed=down.ordered, proof=proof)
+
+
+def target_of(node: Node) -> Target:
+    """Return what a fence method has to know of a node."""
+    openshift = node.annotations.get("machine.openshift.io/machine", "")
+    machine = node.annotations.get("cluster.x-k8s.io/machine", "")
+    namespace = node.annotations.get("cluster.x-k8s.io/cluster-namespace", "")
+    place = f"{namespace}/{machine}" if machine else ""
+    return Target(
+        node=node.name,
+        uid=node.uid,
+        boot_id=node.boot_id,
+        system_uuid=node.system_uuid,
+        addresses=tuple(each.address for each in node.addresses if each.type == "InternalIP"),
+        machine=openshift or place,
+        machine_group="machine.openshift.io" if openshift else "cluster.x-k8s.io" * bool(machine),
+        control_plane=any(key in node.labels for key in CONTROL_PLANE_LABELS),
+        provider_id=(node.spec.provider_id if node.spec is not None else None) or "",
+    )
 
 
 async def _look(

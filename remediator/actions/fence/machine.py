@@ -23,6 +23,7 @@ class MachineDriver:
     """Deletes Machines that a controller replaces."""
 
     proof = ProofKind.INSTANCE_GONE
+    tells_power = False
 
     def __init__(self, settings: MachineFence, objects: Objects) -> None:
         self._settings = settings
@@ -87,6 +88,9 @@ class MachineDriver:
         """Nothing is left behind."""
         del target
         return ""
+
+    async def close(self) -> None:
+        """Nothing is held open."""
 
     async def _find(self, target: Target) -> tuple[Kind, Tree | None] | str:
         namespace, _, name = target.machine.partition("/")

@@ -47,6 +47,7 @@ class Medik8sDriver:
     """Follows one template's remediations."""
 
     proof = ProofKind.REMEDIATOR_SUCCEEDED
+    tells_power = False
 
     def __init__(self, settings: Medik8sFence, objects: Objects) -> None:
         self._settings = settings
@@ -115,6 +116,9 @@ class Medik8sDriver:
         except ObjectsError as error:
             return str(error)
         return ", ".join(_held(self._kind_name, tree) for tree in left)
+
+    async def close(self) -> None:
+        """Nothing is held open."""
 
     # --- steps ------------------------------------------------------------------------------------
 

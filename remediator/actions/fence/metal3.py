@@ -37,6 +37,7 @@ class Metal3Driver:
     """Powers BareMetalHosts off by annotation."""
 
     proof = ProofKind.POWER_OFF_VERIFIED
+    tells_power = True
 
     def __init__(self, settings: Metal3Fence, objects: Objects, clock: Clock) -> None:
         self._settings = settings
@@ -113,6 +114,9 @@ class Metal3Driver:
         except ObjectsError as error:
             return str(error)
         return ""
+
+    async def close(self) -> None:
+        """Nothing is held open."""
 
     async def _find(self, target: Target) -> tuple[Kind, Tree] | str:
         """Return the node's host: as configured, by its provider id, or by its Machine."""

@@ -40,6 +40,7 @@ class NetworkFenceDriver:
     """Blocks a node's addresses at the storage."""
 
     proof = ProofKind.STORAGE_FENCED
+    tells_power = False
 
     def __init__(self, settings: NetworkFence, objects: Objects) -> None:
         self._settings = settings
@@ -115,6 +116,9 @@ class NetworkFenceDriver:
             return await self._take_back(kind, tree, self._objects.clock.now() + POLL_S * 5)
         except ObjectsError as error:
             return str(error)
+
+    async def close(self) -> None:
+        """Nothing is held open."""
 
     # --- steps ------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ class OperatorDriver:
     """Waits for ``remediator fence confirm-off``."""
 
     proof = ProofKind.OPERATOR_CONFIRMED
+    tells_power = False
 
     def __init__(self, settings: OperatorFence) -> None:
         self._settings = settings
@@ -63,3 +64,6 @@ class OperatorDriver:
         """Nothing is left behind."""
         del target
         return ""
+
+    async def close(self) -> None:
+        """Nothing is held open."""

@@ -2,48 +2,39 @@
 
 Redfish (DMTF DSP0266, schema ComputerSystem) needs four calls for this, so there is no client
 library here. The rules: ``PowerState: Off`` is off and nothing else is; the status of the order is
-not the proof, the state read back afterwards is; credentials go into the header of requests to the
-configured endpoint and nowhere else.
+not the proof (202 means that a task began), the state read back afterwards is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-from collections.abc import Awaitable, Callable
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
-import structlog
 
 from remediator.actions.fence import identity
+from remediator.actions.fence.credentials import Logins
+from remediator.actions.fence.driver import Checked, Down, NotDown, Order, Target
+from remediator.actions.fence.redfish_door import RedfishDoor, RedfishError, refusal
+from remediator.actions.fence.verify import OFF_FOR_S, POLL_S, NotVerifiedError, verify_off
 from remediator.clock import Clock
-from remediator.engine.model import Reading
-from remediator.http_client import HttpClient, HttpError, HttpResponse
+from remediator.engine.model import ProofKind, Reading
+from remediator.fence_config.document import RedfishFence
+from remediator.http_client import HttpClient, HttpResponse
+from remediator.power import PowerReading
 
-log = structlog.get_logger(__name__)
-
+SYSTEMS: Final = "/redfish/v1/Systems"
 RESET_ACTION: Final = "#ComputerSystem.Reset"
 FORCE_OFF: Final = "ForceOff"  # ResetType: cut the power at once, no shutdown of the guest OS
-OFF_FOR_S: Final = 1.0  # after On and an accepted order; one reading may be a slip
-POLL_S: Final = 0.5  # between reads while it goes off; a read costs a BMC 0.1 s or more
+ON: Final = "On"
 ORDERS_MAX: Final = 3  # the order is repeated while the BMC is busy; ForceOff is safe to repeat
 ORDER_PAUSE_S: Final = 1.0
-_DETAIL_LIMIT: Final = 200  # characters of a BMC's own words that go into a record
+# Hardware needs up to about 10 s to report a forced power-off (sushy-tools' emulator does, too).
+DEFAULT_TIMEOUT_S: Final = 20.0
+_SYSTEMS_ASKED: Final = 16  # blades behind one service; more are named by path
 
 _READINGS: Final = {"On": Reading.UP, "Off": Reading.DOWN}
-
-
-class RedfishError(Exception):
-    """The BMC did not answer, or not usably; the text is one line for a human.
-
-    ``final`` marks what no repeat cures: refused credentials, no such system.
-    """
-
-    def __init__(self, detail: str, *, final: bool = False) -> None:
-        super().__init__(detail)
-        self.final = final
 
 
 class WrongMachineError(RedfishError):
@@ -56,17 +47,13 @@ class WrongMachineError(RedfishError):
 class System(msgspec.Struct, frozen=True, kw_only=True):
     """One reading of the ComputerSystem resource. ``raw_state`` is the BMC's own word."""
 
+    path: str
     reading: Reading
     raw_state: str
     reset_path: str
-
-
-class PoweredOff(msgspec.Struct, frozen=True, kw_only=True):
-    """The BMC says Off. ``ordered`` is False where it said so before any order was sent."""
-
-    at: float
-    detail: str
-    ordered: bool
+    resets: tuple[str, ...]  # the ResetTypes that it offers; empty: it does not say
+    uuid: str
+    marks: str  # serial number and asset tag, for a person
 
 
 class _ResetAction(msgspec.Struct):
@@ -83,121 +70,162 @@ class _Actions(msgspec.Struct):
 class _SystemBody(msgspec.Struct, rename="pascal"):
     power_state: str | None = None
     uuid: str | None = msgspec.field(name="UUID", default=None)
+    serial_number: str | None = None
+    asset_tag: str | None = None
     actions: _Actions | None = None
 
 
+class _Member(msgspec.Struct):
+    path: str = msgspec.field(name="@odata.id")
+
+
+class _Collection(msgspec.Struct, rename="pascal"):
+    members: list[_Member]
+
+
 _system_decoder = msgspec.json.Decoder(_SystemBody)
-_FORCE_OFF_BODY = msgspec.json.encode({"ResetType": FORCE_OFF})
+_collection_decoder = msgspec.json.Decoder(_Collection)
 
 
-class RedfishClient:
-    """One ComputerSystem behind one BMC. ``timeout_s`` limits each request."""
+class RedfishDriver:
+    """One kind of BMC; ``endpoint`` and ``system`` name each node's own."""
+
+    proof = ProofKind.POWER_OFF_VERIFIED
+    tells_power = True
 
     def __init__(
-        self,
-        http: HttpClient,
-        clock: Clock,
-        *,
-        endpoint: str,
-        system_path: str,
-        username: str,
-        password: str,
-        timeout_s: float,
-        already_off_for_s: float,
+        self, settings: RedfishFence, http: HttpClient, logins: Logins, clock: Clock
     ) -> None:
-        self._already_off_for_s = already_off_for_s
+        self._settings = settings
         self._http = http
+        self._logins = logins
         self._clock = clock
-        self._endpoint = endpoint.rstrip("/")
-        self._system_path = system_path
-        self._timeout_s = timeout_s
-        token = base64.b64encode(f"{username}:{password}".encode()).decode()
-        self._headers = {"authorization": f"Basic {token}", "accept": "application/json"}
+        self._doors: dict[str, RedfishDoor] = {}  # by endpoint
+        self._systems: dict[str, str] = {}  # node -> path, where it had to be found
 
     @property
-    def source(self) -> str:
-        """Who speaks, for records: holds no credentials."""
-        return f"redfish {self._endpoint}{self._system_path}"
+    def name(self) -> str:
+        """The device's name in its configuration."""
+        return self._settings.name
 
-    async def read(self, system_uuid: str) -> System:
-        """Read the power state of this system, after checking that it is the node's machine.
+    @property
+    def timeout_s(self) -> float:
+        """How long one fence may need in all."""
+        return self._settings.timeout_s or DEFAULT_TIMEOUT_S
 
-        ``system_uuid`` is the node's own (``status.nodeInfo.systemUUID``), empty where unknown.
-        Raises WrongMachineError, RedfishError.
-        """
-        answer = await self._send("GET", self._system_path, None)
-        if answer.status != 200:
-            raise _refusal("GET", self._system_path, answer)
+    def source(self, node: str) -> str:
+        """Name the BMC and the system; holds no credentials."""
+        endpoint = _for_node(self._settings.endpoint, node).rstrip("/")
+        system = _for_node(self._settings.system, node) or self._systems.get(node, "")
+        return f"redfish {endpoint}{system}"
+
+    async def check(self, target: Target) -> Checked:
+        """Read state and identity."""
         try:
-            body = _system_decoder.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RedfishError(f"the answer is not a ComputerSystem: {error}") from error
-        if body.uuid is not None and identity.differ(system_uuid, body.uuid):
-            raise WrongMachineError(
-                f"WrongMachine: the BMC's system has UUID {body.uuid[:64]}, the node {system_uuid}"
-            )
-        state = body.power_state or ""
-        return System(
-            reading=_READINGS.get(state, Reading.UNKNOWN),
-            raw_state=state[:64] or "(no PowerState)",
-            reset_path=self._reset_path(body),
+            system = await self.read(target)
+        except RedfishError as error:
+            owner = "differs" if isinstance(error, WrongMachineError) else "unknown"
+            power = self._reading(target, Reading.UNKNOWN, str(error))
+            return Checked(power=power, owner=owner, fault=str(error))
+        power = self._reading(target, system.reading, f"PowerState is {system.raw_state}")
+        known = identity.parse(system.uuid) and identity.parse(target.system_uuid)
+        fault = _no_force_off(system)
+        return Checked(
+            power=power,
+            identity=" ".join(part for part in (system.uuid, system.marks) if part),
+            owner="matches" if known else "unknown",
+            fault=fault,
         )
 
-    async def power_off(
-        self,
-        system_uuid: str,
-        *,
-        deadline_s: float,
-        last_look: Callable[[], Awaitable[None]] | None = None,
-    ) -> PoweredOff:
-        """Force the power off and return once it is read back as Off.
+    async def take_down(self, target: Target, order: Order) -> Down | NotDown:
+        """Force the power off, and read it back as Off.
 
-        ``last_look`` is awaited just before each order is sent; what it raises goes to the caller,
-        and nothing is sent. The order is sent even if the BMC says Off: some say so while they
-        restart, and one that is off bears it. Off counts when it was read for ``OFF_FOR_S`` after
-        an order to a system that was on, else for ``already_off_for_s``.
-        Raises WrongMachineError (nothing was sent), RedfishError (not verified within
-        ``deadline_s``: whether it is off is unknown).
+        The order is sent even if the BMC says Off: some say so while they restart, and one that is
+        off bears it. Off counts when it was read for ``OFF_FOR_S`` after an order to a system that
+        was on, else for ``alreadyOffFor``.
         """
-        deadline_at = self._clock.now() + deadline_s
-        before = await self.read(system_uuid)
-        was_off = before.reading is Reading.DOWN
         try:
-            order = await self._order_off(before.reset_path, deadline_at, last_look)
+            return await self._take_down(target, order)
+        except RedfishError as error:
+            return NotDown(source=self.source(target.node), detail=str(error))
+
+    async def bring_up(self, target: Target, order: Order) -> str:
+        """Power it on, and read it back as On."""
+        try:
+            system = await self.read(target)
+            if system.reading is Reading.UP:
+                return ""
+            await order.last_look()
+            answer = await self._door(target).send("POST", system.reset_path, _reset(ON))
+            if answer.status not in (200, 202, 204):
+                return str(refusal("POST", system.reset_path, answer))
+            while self._clock.now() + POLL_S < order.deadline_at:
+                await asyncio.sleep(POLL_S)
+                system = await self.read(target)
+                if system.reading is Reading.UP:
+                    return ""
+        except RedfishError as error:
+            return str(error)
+        return f"{ON} accepted, but PowerState is {system.raw_state}"
+
+    async def take_back(self, target: Target) -> str:
+        """Nothing is left behind by power."""
+        del target
+        return ""
+
+    async def close(self) -> None:
+        """End the sessions, and the connections with them."""
+        for door in self._doors.values():
+            await door.close()
+        await self._http.close()
+
+    async def read(self, target: Target) -> System:
+        """Read the system of this node, after checking that it is the node's machine.
+
+        Raises WrongMachineError, RedfishError.
+        """
+        return await self._read(target, await self._path(target))
+
+    # --- steps ------------------------------------------------------------------------------------
+
+    async def _take_down(self, target: Target, order: Order) -> Down | NotDown:
+        before = await self.read(target)
+        was_off = before.reading is Reading.DOWN
+        missing = _no_force_off(before)
+        if missing and not was_off:
+            return NotDown(source=self.source(target.node), detail=missing)
+        try:
+            said = await self._order_off(target, before.reset_path, order)
         except RedfishError as refused:
             if not was_off:
                 raise
-            order = f"{FORCE_OFF} refused ({refused})"
-        last = f"PowerState was {before.raw_state}"
-        off_since: float | None = None
-        off_for_s = self._already_off_for_s if was_off else OFF_FOR_S
-        while True:
+            said = f"{FORCE_OFF} refused ({refused})"
+
+        async def read() -> PowerReading:
             try:
-                state = await self.read(system_uuid)
+                system = await self._read(target, before.path)
             except RedfishError as error:
                 if error.final:
                     raise
-                last = str(error)
-            else:
-                now = self._clock.now()
-                if state.reading is Reading.DOWN:
-                    off_since = now if off_since is None else off_since
-                    if now - off_since >= off_for_s:
-                        detail = f"was {before.raw_state}, {order}, then read back as Off"
-                        return PoweredOff(at=now, detail=detail, ordered=not was_off)
-                else:
-                    off_since = None
-                last = f"PowerState is {state.raw_state}"
-            if self._clock.now() + POLL_S >= deadline_at:
-                raise RedfishError(f"{order}, but not off after {deadline_s:g} s: {last}")
-            await asyncio.sleep(POLL_S)
+                return self._reading(target, Reading.UNKNOWN, str(error))
+            return self._reading(target, system.reading, f"PowerState is {system.raw_state}")
 
-    async def _order_off(
-        self,
-        reset_path: str,
-        deadline_at: float,
-        last_look: Callable[[], Awaitable[None]] | None,
-    ) -> str:
+        began_at = self._clock.now()
+        try:
+            at = await verify_off(
+                read,
+                self._clock,
+                off_for_s=self._settings.already_off_for_s if was_off else OFF_FOR_S,
+                deadline_at=order.deadline_at,
+            )
+        except NotVerifiedError as error:
+            after_s = self._clock.now() - began_at
+            why = f"{said}, but not off after {after_s:.0f} s: {error}"
+            return NotDown(source=self.source(target.node), detail=why)
+        detail = f"was {before.raw_state}, {said}, then read back as Off"
+        return Down(at=at, source=self.source(target.node), detail=detail, ordered=not was_off)
+
+    async def _order_off(self, target: Target, reset_path: str, order: Order) -> str:
         """Send ForceOff, again while the BMC is busy; return what became of it, in words.
 
         No answer is no failure here: the order may have been carried out, and the state read back
@@ -206,63 +234,125 @@ class RedfishClient:
         said = ""
         for attempt in range(ORDERS_MAX):
             if attempt:
-                if self._clock.now() + ORDER_PAUSE_S >= deadline_at:
+                if self._clock.now() + ORDER_PAUSE_S >= order.deadline_at:
                     break
                 await asyncio.sleep(ORDER_PAUSE_S)
-            if last_look is not None:
-                await last_look()
+            await order.last_look()
             try:
-                answer = await self._send("POST", reset_path, _FORCE_OFF_BODY)
+                answer = await self._door(target).send("POST", reset_path, _reset(FORCE_OFF))
             except RedfishError as error:
                 said = f"{FORCE_OFF} sent without an answer ({error})"
                 break
             if answer.status in (200, 202, 204):
                 return f"{FORCE_OFF} accepted ({answer.status})"
             if answer.status not in {409, 429} and answer.status < 500:
-                raise _refusal("POST", reset_path, answer)
+                raise refusal("POST", reset_path, answer)
             # Busy, confused, or in a state that forbids it (409: going off already): ask again.
             said = f"{FORCE_OFF} answered with {answer.status}"
         return said
 
-    async def _send(self, method: str, path: str, body: bytes | None) -> HttpResponse:
-        headers = dict(self._headers)
-        if body is not None:
-            headers["content-type"] = "application/json"
+    def _door(self, target: Target) -> RedfishDoor:
+        endpoint = _for_node(self._settings.endpoint, target.node)
+        door = self._doors.get(endpoint)
+        if door is None:
+            door = self._doors[endpoint] = RedfishDoor(
+                self._http,
+                self._logins,
+                endpoint=endpoint,
+                timeout_s=self._settings.request_timeout_s,
+                session=self._settings.session,
+            )
+        return door
+
+    async def _path(self, target: Target) -> str:
+        """Return the path of the node's system: as configured, or found in the service's list."""
+        if self._settings.system:
+            return _for_node(self._settings.system, target.node)
+        known = self._systems.get(target.node)
+        if known is not None:
+            return known
+        answer = await self._door(target).send("GET", SYSTEMS)
+        if answer.status != 200:
+            raise refusal("GET", SYSTEMS, answer)
         try:
-            async with asyncio.timeout(self._timeout_s + 1.0):  # the door's own limit comes first
-                return await self._http.request(
-                    method,
-                    self._endpoint + path,
-                    headers=headers,
-                    body=body,
-                    timeout_s=self._timeout_s,
-                )
-        except HttpError as error:
-            raise RedfishError(str(error)) from error
-        except TimeoutError as error:
-            raise RedfishError(f"{method} {path}: no answer in {self._timeout_s:g} s") from error
+            members = _collection_decoder.decode(answer.body).members
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RedfishError(f"{SYSTEMS} lists no systems: {error}") from error
+        paths = [urlsplit(member.path).path for member in members[:_SYSTEMS_ASKED]]
+        if len(paths) != 1:
+            paths = [path for path in paths if await self._is_of(target, path)]
+        if len(paths) != 1:
+            raise RedfishError(
+                f"{SYSTEMS} lists {len(members)} systems, {len(paths)} of them with the UUID of "
+                "the node: name it as 'system'",
+                final=True,
+            )
+        self._systems[target.node] = paths[0]
+        return paths[0]
 
-    def _reset_path(self, body: _SystemBody) -> str:
-        """Where to post the order: what the BMC advertises, on the configured endpoint only."""
-        fallback = f"{self._system_path.rstrip('/')}/Actions/ComputerSystem.Reset"
+    async def _is_of(self, target: Target, path: str) -> bool:
+        try:
+            system = await self._read(target, path)
+        except WrongMachineError:
+            return False
+        known = identity.parse(system.uuid) and identity.parse(target.system_uuid)
+        return known is not None
+
+    async def _read(self, target: Target, path: str) -> System:
+        answer = await self._door(target).send("GET", path)
+        if answer.status != 200:
+            raise refusal("GET", path, answer)
+        body = _decoded(answer)
+        uuid = body.uuid or ""
+        if identity.differ(target.system_uuid, uuid):
+            raise WrongMachineError(
+                f"WrongMachine: the BMC's system has UUID {uuid[:64]}, the node "
+                f"{target.system_uuid}"
+            )
         reset = body.actions.reset if body.actions is not None else None
-        if reset is None or not reset.target:
-            return fallback
-        target = urlsplit(reset.target)
-        if target.scheme or target.netloc or not target.path.startswith("/"):
-            return fallback  # never carry the password to a place that an answer names
-        return target.path
+        marks = (("serial", body.serial_number), ("asset", body.asset_tag))
+        return System(
+            path=path,
+            reading=_READINGS.get(body.power_state or "", Reading.UNKNOWN),
+            raw_state=(body.power_state or "")[:64] or "(no PowerState)",
+            reset_path=_reset_path(reset, path),
+            resets=tuple((reset.allowed if reset is not None else None) or ()),
+            uuid=uuid[:64],
+            marks=" ".join(f"{key} {value[:64]}" for key, value in marks if value),
+        )
+
+    def _reading(self, target: Target, reading: Reading, detail: str) -> PowerReading:
+        return PowerReading(reading=reading, source=self.source(target.node), detail=detail)
 
 
-def _refusal(method: str, path: str, answer: HttpResponse) -> RedfishError:
-    """Say in one line what a status that we cannot use means."""
-    status = answer.status
-    where = f"{method} {path}: {status}"
-    if status in (401, 403):
-        return RedfishError(f"{where}: the BMC refuses the credentials", final=True)
-    if 300 <= status < 400:
-        return RedfishError(f"{where}: the BMC redirects; redirects are not followed", final=True)
-    if status == 404:
-        return RedfishError(f"{where}: the BMC knows no such resource", final=True)
-    words = answer.body[:_DETAIL_LIMIT].decode(errors="replace")
-    return RedfishError(f"{where}: {' '.join(words.split())}")
+def _for_node(template: str, node: str) -> str:
+    return template.replace("{node}", quote(node, safe=""))
+
+
+def _reset(kind: str) -> bytes:
+    return msgspec.json.encode({"ResetType": kind})
+
+
+def _decoded(answer: HttpResponse) -> _SystemBody:
+    try:
+        return _system_decoder.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RedfishError(f"the answer is not a ComputerSystem: {error}") from error
+
+
+def _no_force_off(system: System) -> str:
+    """Say that this BMC cannot cut the power; empty where it can, or does not say."""
+    if not system.resets or FORCE_OFF in system.resets:
+        return ""
+    return f"the BMC offers no {FORCE_OFF}, only {', '.join(system.resets)}"
+
+
+def _reset_path(reset: _ResetAction | None, system_path: str) -> str:
+    """Where to post the order: what the BMC advertises, on the configured endpoint only."""
+    fallback = f"{system_path.rstrip('/')}/Actions/ComputerSystem.Reset"
+    if reset is None or not reset.target:
+        return fallback
+    target = urlsplit(reset.target)
+    if target.scheme or target.netloc or not target.path.startswith("/"):
+        return fallback  # never carry the password to a place that an answer names
+    return target.path
