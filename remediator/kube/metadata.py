@@ -27,6 +27,11 @@ _ANNOTATION_DOMAINS = (
     "metal3.io",
     "harvesterhci.io",
 )
+# Of the machine config operator's many only these: an update of the node is under way while they
+# differ.
+CURRENT_CONFIG = "machineconfiguration.openshift.io/currentConfig"
+DESIRED_CONFIG = "machineconfiguration.openshift.io/desiredConfig"
+_ANNOTATION_KEYS = frozenset({CURRENT_CONFIG, DESIRED_CONFIG})
 
 
 class KubeStruct(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
@@ -74,8 +79,10 @@ def share_fields(struct: msgspec.Struct, *names: str) -> None:
 def is_kept_annotation(key: str) -> bool:
     """Say whether an annotation is kept: a known domain, or anybody's remediation."""
     domain = key.partition("/")[0]
-    return "remediat" in key or any(
-        domain == known or domain.endswith(f".{known}") for known in _ANNOTATION_DOMAINS
+    return (
+        "remediat" in key
+        or key in _ANNOTATION_KEYS
+        or any(domain == known or domain.endswith(f".{known}") for known in _ANNOTATION_DOMAINS)
     )
 
 
