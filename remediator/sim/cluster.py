@@ -28,6 +28,7 @@ from remediator.sim.reach import BMC, Place, Reach, SimDial
 from remediator.sim.resources import NODES, Registry
 from remediator.sim.storage import SharedStorage
 from remediator.sim.store import Store
+from remediator.sim.troubles import Troubles
 
 # Run strategies whose VM runs when the cluster starts; Halted ones are off.
 _RUNNING_STRATEGIES = frozenset({"Always", "RerunOnFailure", "Manual", "Once"})
@@ -61,12 +62,14 @@ class SimCluster:
         self.registry = Registry()
         self.store = Store(now=clock.now, rng=random.Random(f"store/{seed}"))
         self.server = ApiServer(self.store, self.registry, faults=self.api_faults)
+        self.troubles = Troubles()
         self.control_plane = ControlPlane(
             self.store,
             clock=clock,
             rng=random.Random(f"control-plane/{seed}"),
             faults=self.api_faults,
             settings=self.spec.controllers,
+            troubles=self.troubles,
         )
         self.control_plane.serve(self.server)
         self.ledger = Ledger(clock.now)
@@ -81,6 +84,8 @@ class SimCluster:
             storage=self.storage,
             seed=seed,
             settings=self.spec.hosts,
+            troubles=self.troubles,
+            handler_pods=True,
         )
         self.bmcs = {
             name: Bmc(host, user=self.spec.bmc_user, password=self.spec.bmc_password)

@@ -9,6 +9,7 @@ from remediator.sim.controllers import launcher_pod
 from remediator.sim.controllers.vm_controller import instance_of_template
 from remediator.sim.controllers.volumes import attachment_name
 from remediator.sim.hosts.domain import ANNOTATION_IGNORES_SHUTDOWN, ANNOTATION_NO_AGENT
+from remediator.sim.hosts.handler_pod import handler_pod_status, new_handler_pod
 from remediator.sim.hosts.node_object import (
     HEARTBEAT_ANNOTATION,
     LEASE_NAMESPACE,
@@ -82,6 +83,9 @@ class ObjectBuilder:
         node = self._create(NODES, obj, status)
         lease = new_lease(host, self._spec.hosts, node_uid=node["metadata"]["uid"], now=self._now)
         self._create(LEASES, lease)
+        if not host.control_plane:
+            status = handler_pod_status(self._now, ready=True)
+            self._create(PODS, new_handler_pod(host.name, 0), status)
 
     def virtual_machine(self, vm: VmSpec) -> None:
         """Create a VM and its disk."""

@@ -9,8 +9,9 @@ from enum import StrEnum
 from remediator.clock import Clock
 from remediator.sim.api_faults import ApiFaults
 from remediator.sim.bmc import Bmc, BmcMode
+from remediator.sim.guest_faults import GuestFaults
 from remediator.sim.hosts.fleet import Fleet
-from remediator.sim.network_faults import FaultEntry, NetworkFaults
+from remediator.sim.network_faults import FaultEntry
 from remediator.sim.reach import Reach
 
 __all__ = ["ApiMode", "FaultEntry", "Faults"]
@@ -30,7 +31,7 @@ class ApiMode(StrEnum):
     GONE = "gone"
 
 
-class Faults(NetworkFaults):
+class Faults(GuestFaults):
     """Breaks and mends one simulated cluster. Raises KeyError for a node that does not exist.
 
     ``delete_node`` removes a Node object as an administrator would. Without a ``reach`` the faults
@@ -173,11 +174,14 @@ class Faults(NetworkFaults):
             if host.crashed:
                 host.power_off("reset after a crash")
             host.power_on()
+        self.mend_guests()
         self._reach.mend_all()
         return self._note("end-all", "cluster")
 
     def stop(self) -> None:
         """Cancel what was still to come."""
+        for rollout in self._rollouts:
+            rollout.cancel()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()

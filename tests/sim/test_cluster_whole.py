@@ -194,7 +194,7 @@ def test_twenty_vms_released_at_once_boot_in_a_storm_of_thirty_seconds():
         cluster.faults.power_loss("n01")
         taint = {"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}
         cluster.store.mutate(NODES, "", "n01", lambda n: n["spec"].update(taints=[taint]))
-        for pod in cluster.store.list(PODS):
+        for pod in cluster.store.list(PODS, labels="kubevirt.io=virt-launcher"):
             if pod["spec"].get("nodeName") == "n01":
                 meta = pod["metadata"]
                 cluster.store.delete(PODS, meta["namespace"], meta["name"], grace_s=0)
@@ -271,7 +271,7 @@ async def test_hosts_over_http_do_what_hosts_in_memory_do(tmp_path, warm):
         await cluster.wait_until(running, timeout_s=20)
         phases = lambda: {  # noqa: E731
             pod["status"]["phase"]
-            for pod in cluster.store.list(PODS)
+            for pod in cluster.store.list(PODS, labels="kubevirt.io=virt-launcher")
             if "deletionTimestamp" not in pod["metadata"]
         }
         await cluster.wait_until(lambda: phases() == {"Running"}, timeout_s=10)

@@ -27,6 +27,7 @@ from remediator.sim.controllers.vm_controller import VmController
 from remediator.sim.controllers.vmi_controller import VmiController
 from remediator.sim.controllers.work_queue import ApiGate
 from remediator.sim.store import Store
+from remediator.sim.troubles import Troubles
 
 
 class ControlPlane:
@@ -45,11 +46,14 @@ class ControlPlane:
         rng: random.Random,
         faults: ApiFaults | None = None,
         settings: ControlPlaneSettings | None = None,
+        troubles: Troubles | None = None,
     ) -> None:
         settings = settings or ControlPlaneSettings()
         self._gate = ApiGate(faults, renew_deadline_s=settings.leader_renew_deadline_s)
         self._pods = PodIndex(store)
-        env = Environment(store, clock=clock, rng=rng, gate=self._gate, settings=settings)
+        env = Environment(
+            store, clock=clock, rng=rng, gate=self._gate, settings=settings, troubles=troubles
+        )
         self._controllers: tuple[Controller, ...] = (
             NodeConditionTaints(env),
             NodeLifecycle(env, self._pods),

@@ -16,6 +16,7 @@ from remediator.sim.controllers.work_queue import ApiGate, Key, WorkQueue
 from remediator.sim.problems import Problem
 from remediator.sim.store import Store
 from remediator.sim.timestamps import rfc3339
+from remediator.sim.troubles import Troubles
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +48,10 @@ class Environment:
         rng: random.Random,
         gate: ApiGate,
         settings: ControlPlaneSettings,
+        troubles: Troubles | None = None,
     ) -> None:
         self.store = store
+        self.troubles = troubles or Troubles()
         self.clock = clock
         self.rng = rng
         self.gate = gate

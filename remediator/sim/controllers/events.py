@@ -4,46 +4,45 @@ from __future__ import annotations
 
 from remediator.clock import Clock
 from remediator.sim.controllers.metadata import Obj, uid_of
+from remediator.sim.event_correlator import EventCorrelator
 from remediator.sim.resources import EVENTS, ResourceType
 from remediator.sim.store import Store
 from remediator.sim.timestamps import rfc3339
 
-_MEMORY_MAX = 4096
-"""client-go EventCorrelator's LRU cache size."""
-
 
 class EventRecorder:
-    """Creates an Event for each new (object, reason, message); repeats are dropped.
-
-    client-go would count repeats on the same Event; here the first says all there is to know.
-    """
+    """Creates an Event for each new (object, reason, message) and counts its repeats."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._said: dict[tuple[str, str, str], None] = {}
+        self._correlator = EventCorrelator()
 
     def warn(
         self, res: ResourceType, obj: Obj, reason: str, message: str, *, component: str
     ) -> None:
         """Record a Warning about ``obj``. Raises Problem when the API server refuses."""
-        said = (uid_of(obj), reason, message)
-        if said in self._said:
-            return
-        self._said[said] = None
-        if len(self._said) > _MEMORY_MAX:
-            del self._said[next(iter(self._said))]
         meta = obj["metadata"]
-        now = rfc3339(self._clock.now())
+        at = self._clock.now()
+        now = rfc3339(at)
+        about = f"{component}/{uid_of(obj)}"
+        series = self._correlator.take(about, (about, reason, message), meta["name"], at)
+        if series is None:
+            return
+        namespace = meta.get("namespace") or "default"
+        if series.count > 1 and self._store.find(EVENTS, namespace, series.name) is not None:
+
+            def count(event: Obj) -> None:
+                event.update(count=series.count, lastTimestamp=now)
+
+            self._store.mutate(EVENTS, namespace, series.name, count)
+            return
         self._store.create(
             EVENTS,
             {
                 "apiVersion": "v1",
                 "kind": "Event",
-                "metadata": {
-                    "generateName": f"{meta['name']}.",
-                    "namespace": meta.get("namespace") or "default",
-                },
+                "metadata": {"name": series.name, "namespace": namespace},
                 "involvedObject": {
                     "apiVersion": res.api_version,
                     "kind": res.kind,
@@ -55,8 +54,8 @@ class EventRecorder:
                 "reason": reason,
                 "message": message,
                 "source": {"component": component},
-                "firstTimestamp": now,
+                "firstTimestamp": rfc3339(series.first_at),
                 "lastTimestamp": now,
-                "count": 1,
+                "count": series.count,
             },
         )

@@ -13,8 +13,13 @@ from remediator.sim.controllers.metadata import (
     key_of,
     remove_finalizer,
 )
+from remediator.sim.controllers.pod_state import claim_names
 from remediator.sim.controllers.work_queue import Key
-from remediator.sim.resources import VOLUME_ATTACHMENTS
+from remediator.sim.resources import PERSISTENT_VOLUME_CLAIMS, PODS, VOLUME_ATTACHMENTS
+
+# k8s exponentialbackoff of volume operations: initialDurationBeforeRetry, maxDurationBeforeRetry.
+_BACKOFF_S = 0.5
+_BACKOFF_CAP_S = 122.0
 
 
 class ExternalAttacher:
@@ -25,6 +30,7 @@ class ExternalAttacher:
         self._queue = env.queue("external-attacher", self._reconcile)
         # The store's state that each call in flight will bring about: attached, or gone.
         self._due: dict[Key, tuple[bool, float]] = {}
+        self._refusals: dict[str, int] = {}  # in a row, by VolumeAttachment
         self._end: Callable[[], None] | None = None
 
     def start(self) -> None:
@@ -62,6 +68,8 @@ class ExternalAttacher:
             store.mutate(VOLUME_ATTACHMENTS, *key, lambda obj: add_finalizer(obj, finalizer))
         if attached and not deleting:
             return None
+        if not deleting and (refused_s := self._refused(attachment)) is not None:
+            return refused_s
         wait_s = self._call(key, detach=deleting)
         if wait_s > 0.0:
             return wait_s
@@ -70,6 +78,34 @@ class ExternalAttacher:
         else:
             store.mutate(VOLUME_ATTACHMENTS, *key, _set_attached, subresource="status")
         return None
+
+    def _refused(self, attachment: Obj) -> float | None:
+        """Say that the storage refuses; return when it is tried again, None where it does not."""
+        spec, name = attachment["spec"], attachment["metadata"]["name"]
+        volume = spec["source"].get("persistentVolumeName", "")
+        if volume not in self._env.troubles.no_attach:
+            self._refusals.pop(name, None)
+            return None
+        count = self._refusals[name] = self._refusals.get(name, 0) + 1
+        for pod in self._env.store.list(PODS, fields=f"spec.nodeName={spec['nodeName']}"):
+            if volume in self._volumes_of(pod):
+                self._env.events.warn(
+                    PODS,
+                    pod,
+                    "FailedAttachVolume",
+                    f'AttachVolume.Attach failed for volume "{volume}" : rpc error: code = '
+                    "DeadlineExceeded desc = context deadline exceeded",
+                    component="attachdetach-controller",
+                )
+        return min(_BACKOFF_CAP_S, _BACKOFF_S * 2.0 ** (count - 1))
+
+    def _volumes_of(self, pod: Obj) -> set[str]:
+        namespace = key_of(pod)[0]
+        claims = (
+            self._env.store.find(PERSISTENT_VOLUME_CLAIMS, namespace, claim)
+            for claim in claim_names(pod)
+        )
+        return {claim["spec"].get("volumeName", "") for claim in claims if claim is not None}
 
     def _call(self, key: Key, *, detach: bool) -> float:
         """Return how long the call to the storage still takes; begin it if need be."""

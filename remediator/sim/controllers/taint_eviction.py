@@ -9,7 +9,12 @@ from remediator.sim.controllers.environment import Environment
 from remediator.sim.controllers.metadata import Obj, is_deleting, key_of, uid_of
 from remediator.sim.controllers.pod_index import PodIndex
 from remediator.sim.controllers.pod_state import is_terminal, node_name
-from remediator.sim.controllers.taints import NO_EXECUTE, seconds_tolerated, taints_of
+from remediator.sim.controllers.taints import (
+    NO_EXECUTE,
+    seconds_tolerated,
+    taints_of,
+    tolerates_all,
+)
 from remediator.sim.controllers.work_queue import Key
 from remediator.sim.resources import NODES, PODS
 
@@ -61,7 +66,8 @@ class TaintEviction:
 
     def _enqueue_node(self, name: str) -> None:
         for pod in self._pods.on_node(name):
-            self._queue.add(key_of(pod))
+            if not tolerates_all(pod):
+                self._queue.add(key_of(pod))
 
     def _pod_changed(self, kind: str, pod: Obj, old: Obj | None) -> None:
         if kind == "DELETED":

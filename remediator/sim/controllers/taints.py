@@ -66,3 +66,14 @@ def seconds_tolerated(pod: Obj, taints: Iterable[Obj]) -> float:
         if seconds is not None:
             limit = min(limit, max(0.0, float(seconds)))
     return limit
+
+
+def tolerates_all(pod: Obj) -> bool:
+    """Return True for a pod that no taint ever drives away."""
+    return any(
+        toleration.get("operator") == "Exists"
+        and not toleration.get("key")
+        and not toleration.get("effect")
+        and toleration.get("tolerationSeconds") is None
+        for toleration in pod["spec"].get("tolerations") or ()
+    )

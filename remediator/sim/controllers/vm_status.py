@@ -17,6 +17,7 @@ from remediator.sim.controllers.run_strategy import (
 )
 from remediator.sim.controllers.settings import ControlPlaneSettings
 from remediator.sim.controllers.vmi_state import UNPROCESSED_PHASES, is_final, was_running
+from remediator.sim.controllers.vmi_status import IMAGE_TROUBLES, SYNCHRONIZED
 from remediator.sim.timestamps import parse_rfc3339, rfc3339
 
 _BACKING_OFF = (ALWAYS, RERUN_ON_FAILURE, ONCE)
@@ -73,6 +74,9 @@ def _live_status(vmi: Obj) -> str:
     scheduled = find_condition(vmi, "PodScheduled") or {}
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         return "ErrorUnschedulable"
+    synchronized = find_condition(vmi, SYNCHRONIZED) or {}
+    if synchronized.get("reason") in IMAGE_TROUBLES:
+        return str(synchronized["reason"])
     if phase in (*UNPROCESSED_PHASES, "Scheduling", "Scheduled"):
         return "Starting"
     return "Unknown"

@@ -24,6 +24,8 @@ from remediator.sim.controllers.vmi_state import (
 )
 
 POD_SCHEDULED = "PodScheduled"
+SYNCHRONIZED = "Synchronized"
+IMAGE_TROUBLES = ("ErrImagePull", "ImagePullBackOff")
 
 
 def update_status(
@@ -76,12 +78,26 @@ def _scheduling(vmi: Obj, pod: Obj | None, now: str) -> None:
         )
     else:
         remove_condition(vmi, POD_SCHEDULED)
+    waiting = image_trouble(pod)
+    if waiting:
+        set_condition(vmi, SYNCHRONIZED, "False", now=now, reason=waiting, message=waiting)
+    else:
+        remove_condition(vmi, SYNCHRONIZED)
     if is_ready_for_handover(pod) and not is_deleting(vmi):
         set_phase(vmi, "Scheduled", now)
         vmi["metadata"].setdefault("labels", {})[NODE_NAME_LABEL] = node_name(pod)
         vmi["status"]["nodeName"] = node_name(pod)
     elif is_down_or_going_down(pod):
         set_phase(vmi, "Failed", now)
+
+
+def image_trouble(pod: Obj) -> str:
+    """Return why an image of the pod is not there; empty when none is missing."""
+    for container in (pod.get("status") or {}).get("containerStatuses") or ():
+        reason: str = ((container.get("state") or {}).get("waiting") or {}).get("reason", "")
+        if reason in IMAGE_TROUBLES:
+            return reason
+    return ""
 
 
 def _sync_active_pods(vmi: Obj, owned: list[Obj]) -> None:

@@ -26,6 +26,7 @@ class DomainEnd(StrEnum):
 
     SHUTDOWN = "shutdown"  # the guest ended in order
     DESTROYED = "destroyed"  # killed
+    CRASHED = "crashed"  # the guest's kernel panicked, or qemu ended by itself
     MIGRATED = "migrated"  # it runs on elsewhere
 
 
@@ -65,7 +66,9 @@ class Guest:
 class Domain:
     """A running domain. It begins at once; ``warm`` says that its guest is up already.
 
-    ``changed`` is called when the guest is up or boots again, ``ended`` once at its end.
+    ``changed`` is called when something of it changes that virt-handler tells the API, ``ended``
+    once at its end. ``held``: why qemu has stopped its CPUs, as KubeVirt's Paused condition says
+    it; empty while it runs. ``paused`` is the host's doing. ``failing``: which probes fail.
     """
 
     def __init__(
@@ -87,7 +90,11 @@ class Domain:
         self.end: DomainEnd | None = None
         self.paused = False
         self.cut = False
+        self.held = ""
+        self.agent_silent = False
+        self.failing: set[str] = set()
         self._ledger = ledger
+        self._storage = storage
         self._rng = rng
         self._settings = settings
         self._changed = changed
@@ -106,7 +113,7 @@ class Domain:
                 guest.vm, node=node, vmi_uid=guest.vmi_uid, persistent=guest.persistent, up=warm
             )
         if not warm:
-            self._boot = storage.boot(self._up, ios=guest.boot_ios, restarted=self._boot_timed_out)
+            self._begin_boot()
 
     @property
     def alive(self) -> bool:
@@ -117,6 +124,11 @@ class Domain:
     def up(self) -> bool:
         """Whether the guest has booted."""
         return self.copy.up_at is not None
+
+    @property
+    def agent_answers(self) -> bool:
+        """Whether virt-handler hears the guest agent."""
+        return self.up and self.guest.agent and not self.agent_silent
 
     @property
     def stopping(self) -> bool:
@@ -151,16 +163,66 @@ class Domain:
     def pause(self, why: str) -> None:
         """Stop its CPUs (host hang): it still holds its disks and may go on."""
         if self.alive and not self.paused:
+            if not self.held:
+                self._still()
+                self._ledger.paused(self.copy, why)
             self.paused = True
-            self._still()
-            self._ledger.paused(self.copy, why)
 
     def resume(self) -> None:
         """Go on after ``pause``."""
         if self.alive and self.paused:
             self.paused = False
-            self._ledger.resumed(self.copy)
-            self._go_on()
+            if not self.held:
+                self._ledger.resumed(self.copy)
+                self._go_on()
+
+    def hold(self, reason: str) -> None:
+        """Stop its CPUs: its owner asked for it, or its disk failed."""
+        if self.alive and not self.held:
+            if not self.paused:
+                self._still()
+                self._ledger.paused(self.copy, reason)
+            self.held = reason
+            self._changed(self)
+
+    def release(self) -> None:
+        """Let its CPUs go on after ``hold``."""
+        if self.alive and self.held:
+            self.held = ""
+            if not self.paused:
+                self._ledger.resumed(self.copy)
+                self._go_on()
+            self._changed(self)
+
+    def hang(self) -> None:
+        """Freeze the guest's operating system: qemu runs on, nothing in the guest answers."""
+        self.agent_silent = True
+        self.failing |= {"readiness", "liveness"}
+        self._changed(self)
+
+    def set_agent(self, *, silent: bool) -> None:
+        """Let the guest agent answer, or not; the guest goes on."""
+        self.agent_silent = silent
+        self._changed(self)
+
+    def changed(self) -> None:
+        """Tell virt-handler and kubelet that something of it is not as it was."""
+        self._changed(self)
+
+    def crash(self, why: str) -> None:
+        """End qemu by itself, not by order."""
+        self.destroy(why, DomainEnd.CRASHED)
+
+    def reboot(self, why: str) -> None:
+        """Let the guest boot again in the same qemu; what was wrong inside it is over."""
+        if self.alive:
+            if self._boot is not None:
+                self._boot.cancel()
+            self.agent_silent = False
+            self.failing.clear()
+            self._ledger.rebooting(self.copy, why)
+            self._begin_boot()
+            self._changed(self)
 
     def cut_off(self, why: str) -> None:
         """Lose the storage: its I/O hangs, nothing it writes arrives."""
@@ -175,7 +237,7 @@ class Domain:
         if self.alive and self.cut:
             self.cut = False
             self._ledger.rejoined(self.copy)
-            if self._boot is not None and not self.paused:
+            if self._boot is not None and not self.paused and not self.held:
                 self._boot.resume()
 
     def _finish(self, how: DomainEnd) -> None:
@@ -186,6 +248,13 @@ class Domain:
         if self._end_timer is not None:
             self._end_timer.cancel()
             self._end_timer = None
+
+    def _begin_boot(self) -> None:
+        self._boot = self._storage.boot(
+            self._up, ios=self.guest.boot_ios, restarted=self._boot_timed_out
+        )
+        if self.cut or self.paused or self.held:
+            self._boot.suspend()
 
     def _up(self) -> None:
         self._boot = None
@@ -201,7 +270,7 @@ class Domain:
         if self._end_at is None or now + seconds < self._end_at:
             self._end_at = now + seconds
             self._end_how = how
-            if self.paused:
+            if self.paused or self.held:
                 self._end_left_s = seconds
             else:
                 self._arm(seconds)

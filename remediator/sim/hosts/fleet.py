@@ -10,6 +10,7 @@ import structlog
 
 from remediator.clock import Clock
 from remediator.kube.transport import Transport
+from remediator.sim.hosts.handler_pod import is_handler_pod
 from remediator.sim.hosts.host import Host
 from remediator.sim.hosts.settings import HostSettings, HostSpec
 from remediator.sim.hosts.vmi_status import nodes_of
@@ -18,6 +19,7 @@ from remediator.sim.hosts.watch import SharedWatch
 from remediator.sim.hosts.wire import Obj, RefusedError
 from remediator.sim.ledger import Ledger
 from remediator.sim.storage import SharedStorage
+from remediator.sim.troubles import Troubles
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +33,8 @@ class Fleet:
     """Emulated hosts against one API server.
 
     ``transport_for(client)`` gives the way to the API server under a client's name: each host's
-    own for what it writes, ``fleet`` for the three shared watches.
+    own for what it writes, ``fleet`` for the three shared watches. With ``handler_pods`` each host
+    that runs VMs keeps the pod of its virt-handler, as kubelet and DaemonSet controller would.
     """
 
     def __init__(
@@ -44,8 +47,12 @@ class Fleet:
         storage: SharedStorage,
         seed: int,
         settings: HostSettings | None = None,
+        troubles: Troubles | None = None,
+        handler_pods: bool = False,
     ) -> None:
         self.clock = clock
+        self.troubles = troubles or Troubles()
+        self.handler_pods = handler_pods
         self.ledger = ledger
         self.storage = storage
         self.settings = settings or HostSettings()
@@ -150,7 +157,10 @@ class Fleet:
 
     def _pod_seen(self, pod: Obj) -> None:
         node = pod["spec"].get("nodeName")
-        if node:
+        if is_handler_pod(pod):
+            if node in self.hosts:
+                self.hosts[node].handler_pod.seen(pod)
+        elif node:
             self._pods.setdefault(node, {})[pod["metadata"]["uid"]] = pod
             host = self.hosts.get(node)
             if host is not None and host.kubelet.listening:
@@ -158,7 +168,10 @@ class Fleet:
 
     def _pod_gone(self, pod: Obj, missed: bool) -> None:  # noqa: FBT001 - SharedWatch's callback
         node = pod["spec"].get("nodeName")
-        if node:
+        if is_handler_pod(pod):
+            if node in self.hosts:
+                self.hosts[node].handler_pod.gone(pod)
+        elif node:
             self._pods.get(node, {}).pop(pod["metadata"]["uid"], None)
             host = self.hosts.get(node)
             if host is not None and host.kubelet.listening:

@@ -13,9 +13,11 @@ import structlog
 
 from remediator.kube.transport import Transport
 from remediator.sim.hosts.domain import Domain
+from remediator.sim.hosts.handler_pod import HandlerPod
 from remediator.sim.hosts.hangs import Hangs
 from remediator.sim.hosts.kubelet import Kubelet
 from remediator.sim.hosts.launcher import Launcher
+from remediator.sim.hosts.node_problems import NodeProblems
 from remediator.sim.hosts.settings import HostSettings, HostSpec
 from remediator.sim.hosts.virt_handler import VirtHandler
 from remediator.sim.hosts.wire import HostProcess
@@ -66,9 +68,11 @@ class Host:
         self._attachments_changed = asyncio.Event()
         self.kubelet = Kubelet(self)
         self.handler = VirtHandler(self)
+        self.handler_pod = HandlerPod(self)
+        self.problems = NodeProblems(self)
         self._hangs = Hangs(
             {
-                "host": (self.kubelet, self.handler),
+                "host": (self.kubelet, self.handler, self.problems),
                 "kubelet": (self.kubelet,),
                 "handler": (self.handler,),
             }
@@ -169,7 +173,8 @@ class Host:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        for process in (self.kubelet, self.handler):
+        self.handler_pod.stop()
+        for process in (self.kubelet, self.handler, self.problems):
             process.kill()
             process.gate.reopen()
         self.launchers = {}
@@ -180,28 +185,46 @@ class Host:
             self.boot_id = _new_boot_id(self.rng)
         if warm:  # virt-handler first: it tells which launchers have a domain
             self.handler.start(self.fleet.vmis_on(self.name), warm=True)
+            self.handler_pod.works()
         else:
-            self._later(self.settings.handler_start_s, self._start_handler)
+            self._later(self.settings.handler_start_s, self.start_handler)
+        self.problems.start()
         self.kubelet.start(warm=warm)
 
-    def _start_handler(self) -> None:
+    def start_handler(self) -> None:
+        """Start a new virt-handler process, which does not hang."""
+        self._resume("handler")
         self.handler.start(self.fleet.vmis_on(self.name) if self._online else {}, warm=False)
+        self.handler_pod.works(after_s=self.settings.handler_ready_s)
 
     def kubelet_ready(self, *, warm: bool) -> None:
         """Give the registered kubelet the pods bound to this node."""
         if self._online:
             self.kubelet.catch_up(self.fleet.pods_on(self.name), warm=warm)
 
-    def _shut_down_os(self) -> None:
+    def reboot(self, *, boot_s: float | None = None) -> None:
+        """Restart the operating system in order, guests first; it is up ``boot_s`` after its end.
+
+        Nobody cordons or drains it: that is an operator's business.
+        """
+        if self.works:
+            self._shut_down_os(restart=True, boot_s=boot_s)
+
+    def _shut_down_os(self, *, restart: bool = False, boot_s: float | None = None) -> None:
         for domain in self.domains():
             domain.shut_down(domain.guest.grace_s)
-        self._await_guests(self._loop.time() + self.settings.os_shutdown_max_s)
+        deadline = self._loop.time() + self.settings.os_shutdown_max_s
+        self._await_guests(deadline, restart, boot_s)
 
-    def _await_guests(self, deadline: float) -> None:
+    def _await_guests(self, deadline: float, restart: bool, boot_s: float | None) -> None:  # noqa: FBT001 - a timer's arguments
         if self.domains() and self._loop.time() < deadline:
-            self._later(1.0, self._await_guests, deadline)
-        else:
+            self._later(1.0, self._await_guests, deadline, restart, boot_s)
+        elif not restart:
             self.power_off("operating system shut down")
+        else:  # a warm reset: the power stays on, and the BMC sees nothing of it
+            log.debug("host_reboots", node=self.name)
+            self._die("operating system restarts")
+            self._later(self.settings.os_boot_s if boot_s is None else boot_s, self._boot)
 
     def _later(self, delay_s: float, callback: Callable[..., None], *args: object) -> None:
         """Call back unless the power goes before."""
@@ -240,6 +263,7 @@ class Host:
         """Hang virt-handler alone."""
         if self._powered:
             self._hangs.begin("handler")
+            self.handler_pod.fails()
 
     def resume(self) -> None:
         """End every hang."""
@@ -250,6 +274,8 @@ class Host:
     def _resume(self, cause: str) -> None:
         for process in self._hangs.end(cause):
             self._catch_up(process)
+            if process is self.handler and process.running:
+                self.handler_pod.works()
 
     # Network and storage.
 

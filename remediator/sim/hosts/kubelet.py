@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from remediator.kube.transport import TransportError
+from remediator.sim.hosts.host_events import HostEvents
 from remediator.sim.hosts.node_object import (
     LEASES_PATH,
     NODES_PATH,
@@ -25,6 +26,7 @@ from remediator.sim.hosts.wire import (
 from remediator.sim.timestamps import rfc3339_micro
 
 if TYPE_CHECKING:
+    from remediator.sim.hosts.domain import Domain
     from remediator.sim.hosts.host import Host
 
 _TERMINAL = ("Succeeded", "Failed")
@@ -43,6 +45,7 @@ class Kubelet(HostProcess):
         )
         self.host = host
         self.workers: dict[str, PodWorker] = {}
+        self.events = HostEvents(self, "kubelet", host)
         self._lease: Obj | None = None
         self._volumes: dict[str, int] = {}  # attachable volumes in use, by how many pods
         self._report = asyncio.Event()
@@ -59,6 +62,7 @@ class Kubelet(HostProcess):
     def start(self, *, warm: bool) -> None:
         """Begin. ``warm``: it has run for long, its node is registered and its pods run."""
         self.running = True
+        self.events.clear()
         self.workers = {}
         self._volumes = {}
         self._lease = None
@@ -75,6 +79,7 @@ class Kubelet(HostProcess):
         """Run the pods and keep lease and status fresh; the node is registered."""
         self._registered = True
         self.host.kubelet_ready(warm=warm)
+        self.host.handler_pod.start()
         self.spawn(self._keep_status())
         self.spawn(self._keep_lease(self.host.settings.lease_period_s if warm else 0.0))
 
@@ -196,6 +201,7 @@ class Kubelet(HostProcess):
             volumes_in_use=sorted(self._volumes),
             now=host.now(),
             ready_since=_ready_since(node),
+            pressures=host.problems.pressures,
         )
         await self.request(
             "PATCH", f"{path}/status", {"status": status}, content_type=STRATEGIC_PATCH
@@ -257,6 +263,11 @@ class Kubelet(HostProcess):
         if "deletionTimestamp" in meta:
             grace_s = float(meta.get("deletionGracePeriodSeconds") or 0)
             worker.end(max(self.host.settings.grace_min_s, grace_s))
+
+    def probe(self, pod_uid: str, domain: Domain) -> None:
+        """Look at the probes of a pod with a guest in it."""
+        if self.running and (worker := self.workers.get(pod_uid)) is not None:
+            worker.probe(domain)
 
     def pod_gone(self, pod: Obj, *, missed: bool) -> None:
         """Kill the containers of a pod whose object vanished.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from remediator.sim.hosts.settings import HostSettings, HostSpec
 from remediator.sim.hosts.wire import Obj
 from remediator.sim.timestamps import rfc3339, rfc3339_micro
@@ -65,21 +67,36 @@ def new_node(spec: HostSpec) -> Obj:
     return node
 
 
-def node_conditions(now: float, ready_since: str | None = None) -> list[Obj]:
-    """Return a healthy kubelet's conditions; ``ready_since`` None: they changed just now."""
+def is_kubelets(type_: str) -> bool:
+    """Tell whether the kubelet itself reports this condition."""
+    return any(type_ == known for known, *_ in _CONDITIONS)
+
+
+def node_conditions(
+    now: float,
+    ready_since: str | None = None,
+    pressures: Mapping[str, tuple[str, str, str]] | None = None,
+) -> list[Obj]:
+    """Return the kubelet's conditions; ``ready_since`` None: they changed just now.
+
+    ``pressures`` are those that are not as a healthy kubelet reports them: status, reason, message.
+    """
     heard = rfc3339(now)
     changed = ready_since or heard
-    return [
-        {
-            "type": type_,
-            "status": status,
-            "lastHeartbeatTime": heard,
-            "lastTransitionTime": changed,
-            "reason": reason,
-            "message": message,
-        }
-        for type_, status, reason, message in _CONDITIONS
-    ]
+    conditions = []
+    for type_, *healthy in _CONDITIONS:
+        status, reason, message = (pressures or {}).get(type_, healthy)
+        conditions.append(
+            {
+                "type": type_,
+                "status": status,
+                "lastHeartbeatTime": heard,
+                "lastTransitionTime": heard if type_ in (pressures or {}) else changed,
+                "reason": reason,
+                "message": message,
+            }
+        )
+    return conditions
 
 
 def node_status(
@@ -89,8 +106,9 @@ def node_status(
     volumes_in_use: list[str],
     now: float,
     ready_since: str | None = None,
+    pressures: Mapping[str, tuple[str, str, str]] | None = None,
 ) -> Obj:
-    """Return the whole status that the kubelet owns."""
+    """Return the whole status that the kubelet owns; ``pressures`` as in ``node_conditions``."""
     resources = {
         "cpu": str(spec.cpus),
         "memory": f"{spec.memory_mib}Mi",
@@ -100,7 +118,7 @@ def node_status(
     return {
         "capacity": resources,
         "allocatable": dict(resources),
-        "conditions": node_conditions(now, ready_since),
+        "conditions": node_conditions(now, ready_since, pressures),
         "addresses": [
             {"type": "InternalIP", "address": spec.address},
             {"type": "Hostname", "address": spec.name},

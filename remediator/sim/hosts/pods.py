@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from remediator.kube.transport import TransportError
 from remediator.sim.hosts.launcher import Launcher, is_launcher
+from remediator.sim.hosts.probing import Probing
 from remediator.sim.hosts.volumes import Volume, claims_of
 from remediator.sim.hosts.wire import STRATEGIC_PATCH, Obj, RefusedError, decode_obj
 from remediator.sim.timestamps import rfc3339
 
 if TYPE_CHECKING:
+    from remediator.sim.hosts.domain import Domain
     from remediator.sim.hosts.kubelet import Kubelet
 
 _PLAIN_EXIT_S = 0.5  # a container that is no launcher ends so long after its SIGTERM
+_IMAGE_RETRY_S = 5.0
 _UNBOUND_CLAIM_S = 1.0  # before a claim that is not bound yet is read again
 
 
@@ -39,6 +42,9 @@ class PodWorker:
         self._deadline: asyncio.Timeout | None = None
         self._started_at = ""
         self._end_reason = ""
+        self._ready = True
+        self._was_unready = False
+        self._probing = Probing(self, kubelet.host.pod_ip(self.uid))
 
     # What the kubelet asks for.
 
@@ -72,7 +78,8 @@ class PodWorker:
         """Keep the newest object, and correct a status that somebody else changed."""
         self.pod = pod
         idle = self._task is None or self._task.done()
-        if self._up and not self._ending and idle and _called_not_ready(pod):
+        wrong = self._ready and _called_not_ready(pod)
+        if self._up and not self._ending and idle and wrong:
             self._task = self._kubelet.spawn(self._report_running())
 
     def end(self, grace_s: float) -> None:
@@ -103,6 +110,37 @@ class PodWorker:
             self._ending = True
             self._replace_task(self._after_exit())
 
+    # What its probes ask for.
+
+    def probe(self, domain: Domain) -> None:
+        """Look at the probes of the guest in it."""
+        if self._up and not self._ending:
+            self._probing.look(domain)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let the kubelet do something for this pod."""
+        self._kubelet.spawn(work)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, and longer while the kubelet hangs."""
+        await self._kubelet.sleep(seconds)
+
+    def tell(self, reason: str, message: str) -> None:
+        """Record a Warning about the pod's compute container."""
+        self._kubelet.events.record(self.pod, "Pod", reason, message)
+
+    async def set_ready(self, *, ready: bool) -> None:
+        """Report what its readiness probe says."""
+        self._ready = ready
+        self._was_unready = True
+        if not self._ending:
+            await self._report_running()
+
+    def fail_liveness(self) -> None:
+        """Kill the container, whose liveness probe has failed too often."""
+        if self.launcher is not None and not self._ending:
+            self.launcher.kill("liveness probe failed")
+
     def _replace_task(self, work: Coroutine[Any, Any, None]) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -116,11 +154,39 @@ class PodWorker:
             self._use(volume)
             if volume.unique_name:
                 await self._kubelet.host.attached(volume.name)
+        await self._pull_images()
         await self._kubelet.sleep(
             self._kubelet.rng.uniform(*self._kubelet.host.settings.pod_start_s)
         )
         self._containers_up()
         await self._report_running()
+
+    async def _pull_images(self) -> None:
+        """Wait until all images of the pod are there."""
+        troubles = self._kubelet.host.fleet.troubles
+        meta = self.pod["metadata"]
+        vm = f"{meta['namespace']}/{(meta.get('labels') or {}).get('vm.kubevirt.io/name', '')}"
+        if vm in troubles.no_image:
+            await self._report(self._waiting_status("ImagePullBackOff"))
+        while vm in troubles.no_image:
+            await self._kubelet.sleep(_IMAGE_RETRY_S)
+
+    def _waiting_status(self, reason: str) -> Obj:
+        return {
+            "phase": "Pending",
+            "containerStatuses": [
+                {
+                    "name": container["name"],
+                    "image": container.get("image", ""),
+                    "imageID": "",
+                    "ready": False,
+                    "started": False,
+                    "restartCount": 0,
+                    "state": {"waiting": {"reason": reason, "message": "Back-off pulling image"}},
+                }
+                for container in self.pod["spec"]["containers"]
+            ],
+        }
 
     async def _bound(self, claim: str) -> Volume:
         """Return the claim's volume, once it is bound."""
@@ -158,15 +224,15 @@ class PodWorker:
             "podIP": self._kubelet.host.pod_ip(self.uid),
             "startTime": self._started_at,
             "conditions": [
-                {"type": type_, "status": "True", "lastTransitionTime": now}
-                for type_ in ("Initialized", "ContainersReady", "Ready")
+                {"type": "Initialized", "status": "True", "lastTransitionTime": now},
+                *(self._readiness(type_, now) for type_ in ("ContainersReady", "Ready")),
             ],
             "containerStatuses": [
                 {
                     "name": container["name"],
                     "image": container.get("image", ""),
                     "imageID": "",
-                    "ready": True,
+                    "ready": self._ready,
                     "started": True,
                     "restartCount": 0,
                     "state": {"running": {"startedAt": self._started_at}},
@@ -177,6 +243,19 @@ class PodWorker:
         await self._report(status)
         if self.launcher is not None:
             self._kubelet.host.handler.launcher_up(self.launcher)
+
+    def _readiness(self, type_: str, now: str) -> Obj:
+        if self._ready:
+            ready: Obj = {"type": type_, "status": "True", "lastTransitionTime": now}
+            # A merge keeps what is not named: null takes the reason of an earlier failure away.
+            return {**ready, "reason": None, "message": None} if self._was_unready else ready
+        return {
+            "type": type_,
+            "status": "False",
+            "lastTransitionTime": now,
+            "reason": "ContainersNotReady",
+            "message": "containers with unready status: [compute]",
+        }
 
     # End.
 

@@ -54,6 +54,8 @@ class HostSettings:
     handler_start_s: float = 1.0
     """From the kubelet's start to virt-handler running; with it a reboot of 5 s has its VMs Running
     at 9 to 10 s (lab section 7)."""
+    handler_ready_s: float = 15.0
+    """kv virt-handler's readiness probe: initialDelaySeconds 15."""
     migration_prepare_s: Range = (0.5, 1.0)
     """lab section 5: source and target virt-handlers agree on the way."""
     migration_copy_s: Range = (2.0, 5.0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from remediator.kube.transport import TransportError
 from remediator.sim.hosts.domain import Domain, Guest
+from remediator.sim.hosts.host_events import HostEvents
 from remediator.sim.hosts.launcher import Launcher
 from remediator.sim.hosts.migration import Migrations
 from remediator.sim.hosts.node_object import HEARTBEAT_ANNOTATION, NODES_PATH, SCHEDULABLE_LABEL
@@ -15,6 +17,7 @@ from remediator.sim.hosts.vmi_status import (
     FINAL,
     node_of,
     phase_of,
+    vm_of,
 )
 from remediator.sim.hosts.wire import MERGE_PATCH, HostProcess, Obj, RefusedError
 from remediator.sim.ledger import Copy
@@ -43,6 +46,7 @@ class VirtHandler(HostProcess):
         self.vmis: dict[str, Obj] = {}
         self.migrations = Migrations(self)
         self.reports = VmiReports(self)
+        self.events = HostEvents(self, "virt-handler", host)
         self._starting: set[str] = set()
         self._waiting: set[str] = set()  # Scheduled VMIs without a launcher that answers
 
@@ -53,10 +57,19 @@ class VirtHandler(HostProcess):
         self._starting.clear()
         self._waiting.clear()
         self.reports.clear()
+        self.events.clear()
         self.migrations.clear()
         self.spawn(self._keep_heartbeat(warm=warm))
         if not warm:
             self.resync()
+
+    async def end_in_order(self) -> None:
+        """End as after a SIGTERM: the node is marked unschedulable first."""
+        if self.running and self.gate.open:
+            # kv: tried a few times, then it ends all the same.
+            with contextlib.suppress(TransportError, RefusedError):
+                await self._beat(schedulable=False)
+        self.kill()
 
     # Heartbeat.
 
@@ -66,18 +79,20 @@ class VirtHandler(HostProcess):
         if warm:  # it has been beating for long: somewhere within a period
             await self.sleep(self.rng.uniform(0.0, settings.heartbeat_s))
         while True:
-            patch = {
-                "metadata": {
-                    "labels": {SCHEDULABLE_LABEL: "true"},
-                    "annotations": {HEARTBEAT_ANNOTATION: rfc3339(self.host.now())},
-                }
-            }
-            try:
-                path = f"{NODES_PATH}/{self.host.name}"
-                await self.request("PATCH", path, patch, content_type=MERGE_PATCH)
-            except (TransportError, RefusedError):
-                pass  # kv: a failed heartbeat is only logged; the next comes in its time
+            # kv: a failed heartbeat is only logged; the next comes in its time.
+            with contextlib.suppress(TransportError, RefusedError):
+                await self._beat(schedulable=True)
             await self.sleep(settings.heartbeat_s * (1.0 + spread * self.rng.random()))
+
+    async def _beat(self, *, schedulable: bool) -> None:
+        patch = {
+            "metadata": {
+                "labels": {SCHEDULABLE_LABEL: str(schedulable).lower()},
+                "annotations": {HEARTBEAT_ANNOTATION: rfc3339(self.host.now())},
+            }
+        }
+        path = f"{NODES_PATH}/{self.host.name}"
+        await self.request("PATCH", path, patch, content_type=MERGE_PATCH)
 
     # News.
 
@@ -170,6 +185,10 @@ class VirtHandler(HostProcess):
         await self.sleep(self.rng.uniform(*self.host.settings.domain_start_s))
         self._starting.discard(uid)
         now = self.vmis.get(uid)
+        if now is not None and vm_of(now) in self.host.fleet.troubles.no_boot:
+            self.reports.give_up(uid)
+            launcher.exit()
+            return
         if launcher.exited.is_set() or now is None or "deletionTimestamp" in now["metadata"]:
             return
         launcher.domain = self.new_domain(vmi)
@@ -193,7 +212,16 @@ class VirtHandler(HostProcess):
         host.domain_started(domain)
         return domain
 
+    def tell(self, vmi: Obj, reason: str, message: str) -> None:
+        """Record a Warning about a VMI, its own or in the name of its launcher."""
+        self.events.record(
+            {"apiVersion": "kubevirt.io/v1", **vmi}, "VirtualMachineInstance", reason, message
+        )
+
     def _domain_changed(self, domain: Domain) -> None:
+        launcher = self.host.launchers.get(domain.guest.vmi_uid)
+        if launcher is not None and domain.failing:
+            self.host.kubelet.probe(launcher.pod_uid, domain)
         self._sync(domain.guest.vmi_uid)
 
     def _domain_ended(self, domain: Domain) -> None:

@@ -12,6 +12,7 @@ from remediator.sim.hosts.vmi_status import (
     drop_condition,
     has_condition,
     node_of,
+    paused_why,
     phase_of,
     set_condition,
     set_phase,
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 
 # Somebody else wrote the VMI meanwhile: client-go's rate limiter begins at 5 ms and doubles.
 _CONFLICT_RETRY_S = 0.02
+# kv virt-handler: reasons of the Paused condition, and what it says of each.
+PAUSED_BY_USER = "PausedByUser"
+PAUSED_BY_IO_ERROR = "PausedIOError"
+_PAUSED = {
+    PAUSED_BY_USER: "VMI was paused by user",
+    PAUSED_BY_IO_ERROR: "VMI was paused, low-level IO error detected",
+}
 _VMIS = "/apis/kubevirt.io/v1/namespaces/{}/virtualmachineinstances/{}"
 
 
@@ -58,8 +66,11 @@ class VmiReports:
             return phase == "Running" and not self._handler.migrations.moved_away(vmi)
         if not domain.alive:
             return domain.end is not DomainEnd.MIGRATED
-        connected = domain.up and domain.guest.agent
-        return phase == "Scheduled" or has_condition(vmi, "AgentConnected") is not connected
+        return (
+            phase == "Scheduled"
+            or has_condition(vmi, "AgentConnected") is not domain.agent_answers
+            or paused_why(vmi) != domain.held
+        )
 
     def report(self, uid: str) -> None:
         """Write the truth about this VMI; a report under way is done once more."""
@@ -106,6 +117,8 @@ class VmiReports:
         changed = self._tell_truth(vmi, migratable=migratable)
         if changed:
             await self._handler.request("PUT", path, vmi)
+            if phase_of(vmi) == "Failed":
+                self._handler.tell(vmi, "Stopped", "The VirtualMachineInstance crashed.")
 
     def _tell_truth(self, vmi: Obj, *, migratable: bool) -> bool:
         launcher = self._handler.host.launchers.get(vmi["metadata"]["uid"])
@@ -124,10 +137,15 @@ class VmiReports:
             # kv virt-handler says "none" without SELinux; virt-controller migrates nothing before.
             vmi["status"]["selinuxContext"] = "none"
             _set_migratable(vmi, now, migratable=migratable)
-        if domain.up and domain.guest.agent:
+        if domain.agent_answers:
             set_condition(vmi, "AgentConnected", "True", now)
         else:
             drop_condition(vmi, "AgentConnected")
+        if paused_why(vmi) != domain.held:
+            drop_condition(vmi, "Paused")
+        if domain.held:
+            text = _PAUSED.get(domain.held, "")
+            set_condition(vmi, "Paused", "True", now, reason=domain.held, message=text)
         return True
 
     async def _disks_are_shared(self, vmi: Obj) -> bool:

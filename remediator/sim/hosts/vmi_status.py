@@ -16,6 +16,12 @@ def phase_of(vmi: Obj) -> str:
     return phase
 
 
+def vm_of(vmi: Obj) -> str:
+    """Return its VM's name in the ledger."""
+    meta = vmi["metadata"]
+    return f"{meta['namespace']}/{meta['name']}"
+
+
 def node_of(vmi: Obj) -> str:
     """Return the node whose virt-handler owns the VMI."""
     label: str = (vmi["metadata"].get("labels") or {}).get(NODE_LABEL, "")
@@ -48,6 +54,15 @@ def has_condition(vmi: Obj, type_: str) -> bool:
         condition["type"] == type_ and condition["status"] == "True"
         for condition in (vmi.get("status") or {}).get("conditions") or ()
     )
+
+
+def paused_why(vmi: Obj) -> str:
+    """Return the reason of the Paused condition; empty when there is none."""
+    for condition in (vmi.get("status") or {}).get("conditions") or ():
+        if condition["type"] == "Paused":
+            reason: str = condition.get("reason", "")
+            return reason
+    return ""
 
 
 def set_phase(vmi: Obj, phase: str, now: float) -> None:

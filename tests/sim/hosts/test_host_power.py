@@ -21,7 +21,8 @@ def ready(cluster, name):
 
 
 def pods_on(cluster, name):
-    return [p for p in cluster.store.list(PODS) if p["spec"].get("nodeName") == name]
+    launchers = cluster.store.list(PODS, labels="kubevirt.io=virt-launcher")
+    return [p for p in launchers if p["spec"].get("nodeName") == name]
 
 
 def test_power_loss_stops_writing_at_once_and_the_api_sees_nothing_of_it(in_cluster):
