@@ -132,8 +132,8 @@ class Rhythm:
         self._unread = False
         middle = _median(self._intervals)
         assumed = self.mean_s or tempo.mean_s
-        enough = _ENOUGH_TO_BE_SLOWER if middle >= assumed else _ENOUGH_TO_BE_FASTER
-        if len(self._intervals) < enough:
+        agreeing = sum(1 / _ALIKE <= each / middle <= _ALIKE for each in self._intervals)
+        if agreeing < (_ENOUGH_TO_BE_SLOWER if middle >= assumed else _ENOUGH_TO_BE_FASTER):
             return self.mean_s > 0.0
         deviation_s = _median([abs(each - middle) for each in self._intervals]) / _MAD
         self.mean_s = middle

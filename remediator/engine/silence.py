@@ -54,7 +54,7 @@ class ProvenTime:
             return
         passed_s = at - self._last_at
         if passed_s <= 0:
-            if passed_s < -CLOCK_JUMP_S:  # another clock from now on: what it missed is unknown
+            if passed_s < -self._gap_s:  # another clock from now on: what it missed is unknown
                 self._last_at, self.floor_s = at, self.proven_s
             return
         self._last_at = at
