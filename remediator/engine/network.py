@@ -60,6 +60,18 @@ class ZoneVote(Record, frozen=True, kw_only=True):
     detail: str  # the vantage points and what each says
 
 
+class SightView(Record, frozen=True, kw_only=True):
+    """What one vantage point said last of a node, as health views show it."""
+
+    vantage: str
+    zone: str
+    reading: Reading
+    votes: bool  # it counts: the vantage point is heard, and said so lately
+    age_s: float  # since it arrived
+    since_s: float  # for how long it has been so
+    detail: str
+
+
 class VantageView(Record, frozen=True, kw_only=True):
     """A vantage point as health views show it."""
 
@@ -138,6 +150,23 @@ class Network:
             if self._is_alive(vantage, now):
                 by_zone[vantage.zone].append(vantage)
         return tuple(self._zone_vote(zone, by_zone[zone], node, now) for zone in sorted(by_zone))
+
+    def sights(self, node: str, now: float) -> tuple[SightView, ...]:
+        """Return what every vantage point said last of a node, by name."""
+        return tuple(
+            SightView(
+                vantage=vantage.name,
+                zone=vantage.zone,
+                reading=sight.reading,
+                votes=self._is_alive(vantage, now)
+                and self._vote(vantage, node, now) is not Reading.UNKNOWN,
+                age_s=round(max(0.0, now - sight.arrived_at), 3),
+                since_s=round(max(0.0, now - sight.since), 3),
+                detail=sight.detail,
+            )
+            for _, vantage in sorted(self._vantages.items())
+            if (sight := vantage.sights.get(node)) is not None
+        )
 
     def vantages(self, now: float) -> tuple[VantageView, ...]:
         """Return every vantage point that is known, by name."""

@@ -1,0 +1,181 @@
+"""What happens next to a node, and when: read off the engine's own waits, in their order."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+from remediator.engine import budgets
+from remediator.engine.chain import GuardRow
+from remediator.engine.context import Context
+from remediator.engine.evidence import READY
+from remediator.engine.incidents import BOOTING_STAGES, DONE_STAGES, Incident
+from remediator.engine.model import IncidentState, NodeFacts, Reading, Verdict
+from remediator.engine.planner import make_plan
+from remediator.engine.rules import first_match
+from remediator.engine.verdicts import Row
+from remediator.engine.views import Due, GuardLine
+
+_UNPROVEN = frozenset(
+    {
+        IncidentState.SUSPECTED,
+        IncidentState.CONFIRMED,
+        IncidentState.HELD,
+        IncidentState.ESCALATED,
+    }
+)
+
+
+def node_due(context: Context, node: NodeFacts, row: Row, now: float) -> tuple[Due, ...]:
+    """Return everything that is due for a node; what is under way first, then the soonest."""
+    incident = context.state.incident_on(f"node/{node.name}")
+    under_way = list(_under_way(context, node, incident))
+    waits = [*_of_evidence(context, node, now), *_of_incident(context, node, row, incident, now)]
+    if context.evidence.own_health.relaxes_at is not None:
+        relaxes_s = _left(context.evidence.own_health.relaxes_at, now)
+        waits.append(
+            Due(what="our own trouble counts for less, if nothing adds to it", in_s=relaxes_s)
+        )
+    waits.sort(key=lambda due: (due.in_s is None, due.in_s or 0.0))
+    return (*under_way, *waits)
+
+
+def guards_against(context: Context, node: NodeFacts, now: float) -> tuple[GuardLine, ...]:
+    """Return the guards that would not grant the plan of this node's incident now.
+
+    Without an incident only "hands-off" is asked: whose business the node is does not depend on it.
+    """
+    shadow = _shadow(context, now)
+    rows: tuple[GuardRow, ...] = ()
+    incident = context.state.incident_on(f"node/{node.name}")
+    if incident is not None:
+        match = first_match(shadow.policies, node, incident.verdict, incident.verdict_at, now)
+        if match.policy is not None:
+            plan = incident.plan or make_plan(shadow, match.policy, node)
+            rows = budgets.withheld(budgets.ask(shadow, incident, node, plan))
+    away = budgets.hands_off(shadow, node)
+    if away:
+        rows = (GuardRow(guard="hands-off", answer=budgets.WAIT, why=away), *rows)
+    return tuple(
+        GuardLine(
+            guard=each.guard,
+            answer=each.answer,
+            why=each.why,
+            in_s=None if each.until is None else _left(each.until, now),
+        )
+        for each in rows
+    )
+
+
+def _shadow(context: Context, now: float) -> Context:
+    """Return the context as guards may be asked in without the engine remembering it."""
+    shadow = copy.copy(context)
+    shadow.now = max(now, context.now)
+    shadow.effects, shadow.down_now = [], None
+    shadow.crowded_at = dict(context.crowded_at)
+    return shadow
+
+
+def _left(at: float, now: float) -> float:
+    return round(max(0.0, at - now), 3)
+
+
+# --- what is under way ----------------------------------------------------------------------------
+
+
+def _under_way(context: Context, node: NodeFacts, incident: Incident | None) -> Iterator[Due]:
+    state = context.state
+    action = state.pending.get(state.busy.get(f"node/{node.name}", ""))
+    if action is not None:
+        step = type(action.work).__struct_config__.tag
+        yield Due(what=f"{step} is under way, attempt {action.attempt} ({action.deadline_s:g} s)")
+    if incident is not None and incident.state is IncidentState.RECOVERING:
+        stages = [progress.stage for progress in incident.vms.values()]
+        done = sum(stage in DONE_STAGES for stage in stages)
+        booting = sum(stage in BOOTING_STAGES for stage in stages)
+        yield Due(what=f"{done} of {len(stages)} VMs done, {booting} booting")
+
+
+# --- what evidence waits for ----------------------------------------------------------------------
+
+
+def _of_evidence(context: Context, node: NodeFacts, now: float) -> Iterator[Due]:
+    evidence, name = context.evidence, node.name
+    if name in evidence.leases.beats and not evidence.leases.silent(name):
+        left_s = evidence.limits_s(name)[1] - evidence.silence_s(name)
+        yield Due(
+            what="its lease counts as silent, unless renewed", in_s=round(max(0.0, left_s), 3)
+        )
+    handlers = evidence.handlers
+    if node.kubevirt and name in handlers.beats and not handlers.silent(name):
+        left_s = handlers.limits_s(name)[1] - handlers.silence_s(name)
+        yield Due(
+            what="virt-handler counts as silent, unless it beats", in_s=round(max(0.0, left_s), 3)
+        )
+    detection = context.settings.detection
+    holds = {rule.type: rule.hold_s for rule in detection.conditions}
+    holds |= dict.fromkeys(READY, detection.degraded_after_s)
+    for said in evidence.said.kubelet.of(name):
+        hold_s = holds.get(said.aspect)
+        if said.reading is Reading.DOWN and hold_s is not None and now - said.since < hold_s:
+            what = f"{said.aspect or 'Ready'} has been bad for long enough to count"
+            yield Due(what=what, in_s=_left(said.since + hold_s, now))
+    lease = evidence.leases.beats.get(name)
+    back_at = lease.back_at if lease is not None else 0.0
+    for said in evidence.said.handler.of(name):
+        until = max(said.since, back_at) + detection.handler_silent_after_s * handlers.stretch
+        if said.reading is Reading.DOWN and now < until:
+            what = "virt-handler's pod has been down for long enough to count"
+            yield Due(what=what, in_s=_left(until, now))
+
+
+# --- what the incident, and what comes after it, waits for ----------------------------------------
+
+
+def _of_incident(
+    context: Context, node: NodeFacts, row: Row, incident: Incident | None, now: float
+) -> Iterator[Due]:
+    state, subject = context.state, f"node/{node.name}"
+    fenced_at = state.fenced_at.get(node.name)
+    if fenced_at is not None:
+        until = fenced_at + context.settings.budgets.fence_cooldown_s
+        if until > now:
+            yield Due(what="its cool-down after the last fence ends", in_s=_left(until, now))
+    residue = state.residues.get(node.name)
+    if residue is not None and incident is None:
+        if residue.retry_at > now:
+            yield Due(
+                what="taking our taints off is tried again", in_s=_left(residue.retry_at, now)
+            )
+        elif residue.fenced_boot_id and node.boot_id == residue.fenced_boot_id:
+            yield Due(what="our taints come off once it runs another boot")
+        else:
+            yield Due(what="our taints come off once it is Ready and renews its lease")
+    if incident is None:
+        return
+    if incident.retry_at > now:
+        yield Due(
+            what=f"{incident.next_step or 'the plan'} is tried again",
+            in_s=_left(incident.retry_at, now),
+        )
+    if incident.state in _UNPROVEN and row.verdict is not Verdict.SUSPECT:
+        match = first_match(context.policies, node, incident.verdict, incident.verdict_at, now)
+        if match.due_at is not None:
+            yield Due(what="a policy answers, if the verdict stands", in_s=_left(match.due_at, now))
+        elif match.policy is None:
+            yield Due(what=f"nothing: no policy answers {incident.verdict}, a human should look")
+        for guard in guards_against(context, node, now):
+            ends = guard.in_s is not None
+            what = (
+                f"guard {guard.guard} may grant"
+                if ends
+                else f"guard {guard.guard} withholds the plan"
+            )
+            yield Due(what=what, in_s=guard.in_s)
+    if (
+        incident.state in (IncidentState.FENCED, IncidentState.RECOVERING)
+        and subject not in state.busy
+    ):
+        step = incident.next_step
+        if step and step != "recover":
+            yield Due(what=f"next step: {step}")

@@ -1,0 +1,317 @@
+"""Everything about one VM, and the count of all of them by verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from remediator.engine.context import Context
+from remediator.engine.inventory import Key
+from remediator.engine.model import IncidentState, Subject, Verdict, VmiFacts, vm_subject
+from remediator.engine.near_names import near, suggestion
+from remediator.engine.planner import plan_vm
+from remediator.engine.rules import first_match
+from remediator.engine.verdicts import decide
+from remediator.engine.view_lines import leader_line, own_line, standing_verdict
+from remediator.engine.views import (
+    Due,
+    FacetLine,
+    FittingRow,
+    IncidentLine,
+    NoSuch,
+    PartLine,
+    RowLine,
+    Surroundings,
+    VmLine,
+    VmView,
+)
+from remediator.engine.vm_health import VmHealth, vm_health
+from remediator.engine.vm_verdicts import ROWS, WELL
+from remediator.engine.vm_watch import VmWatch
+
+STOPPED = "stopped"  # in the census: no VMI, and nobody wants one
+
+
+def view(
+    context: Context, watch: VmWatch, around: Surroundings, namespace: str, name: str
+) -> VmView | NoSuch:
+    """Return the view of one VM, or that there is none of that name."""
+    subject, now = vm_subject(namespace, name), around.at
+    found = vm_health(context, watch, subject)
+    if found is None:
+        return _no_such(context, namespace, name)
+    vm, vmi = context.inventory.vm(subject), context.inventory.vmi(subject)
+    verdict, row = _verdict(context, found)
+    incident = context.state.vm_incident_on(subject)
+    node = vmi.node if vmi is not None else ""
+    node_verdict, node_incident = _host(context, node, now)
+    decides = ROWS[row].when if row else {}
+    return VmView(
+        at=now,
+        leader=leader_line(context, now),
+        own=own_line(context),
+        namespace=namespace,
+        name=name,
+        run_strategy=vm.run_strategy.value if vm is not None else "",
+        verdict=verdict,
+        row=RowLine(name=row, verdict=ROWS[row].verdict, means=ROWS[row].means) if row else None,
+        since_s=round(max(0.0, now - incident.verdict_at), 3) if incident is not None else None,
+        unjudged=found.excuse,
+        incident=_incident(context, found, now),
+        node=node,
+        node_verdict=node_verdict,
+        node_incident=node_incident,
+        parts=tuple(_parts(context, subject)),
+        facets=tuple(
+            FacetLine(
+                facet=each.plane,
+                value=each.value,
+                weighed=each.plane in decides,
+                well=each.value == getattr(WELL, each.plane),
+                detail=each.detail,
+            )
+            for each in found.facets
+        ),
+        fitting=tuple(
+            FittingRow(
+                name=each.row,
+                verdict=each.verdict,
+                stood_s=each.stood_s,
+                suspected_after_s=each.suspected_after_s,
+                confirmed_after_s=each.confirmed_after_s,
+            )
+            for each in found.fitting
+        ),
+        due=tuple(_due(found)),
+        what_if=found.would_change,
+        cannot_move=tuple(_cannot_move(context, subject, vmi)),
+        if_host_dies=_if_host_dies(context, subject, vmi, now),
+    )
+
+
+def counted_verdict(context: Context, found: VmHealth) -> Verdict:
+    """Return a VM's verdict: a row counts only once it has fitted for as long as it must."""
+    return _verdict(context, found)[0]
+
+
+def _verdict(context: Context, found: VmHealth) -> tuple[Verdict, str]:
+    """Return the verdict and the row behind it, "" where none is."""
+    incident = context.state.vm_incident_on(found.subject)
+    if found.excuse:
+        return Verdict.UNKNOWN, ""
+    if incident is not None:
+        return incident.verdict, incident.row
+    for each in found.fitting:
+        if each.stood_s >= each.suspected_after_s:
+            return each.verdict, each.row
+    return Verdict.HEALTHY, ""
+
+
+def _no_such(context: Context, namespace: str, name: str) -> NoSuch:
+    keys = context.inventory.vms.keys() | context.inventory.vmis.keys()
+    here = [other for space, other in keys if space == namespace]
+    if here:
+        likely = [f"{namespace}/{other}" for other in near(name, here)]
+    else:
+        elsewhere = sorted(space for space, other in keys if other == name)[:3]
+        spaces = elsewhere or near(namespace, {space for space, _ in keys})
+        likely = [f"{space}/{name}" if elsewhere else f"{space}/…" for space in spaces]
+    detail = f"there is no VM {namespace}/{name}{suggestion(likely)}"
+    return NoSuch(subject=vm_subject(namespace, name), detail=detail)
+
+
+def _host(context: Context, node: str, now: float) -> tuple[str, str]:
+    """Return the verdict on a VM's host, and its incident."""
+    facts = context.inventory.nodes.get(node)
+    if facts is None:
+        return ("no such node" if node else ""), ""
+    row = decide(context.evidence.values(facts, now))
+    incident = context.state.incident_on(f"node/{node}")
+    verdict, _ = standing_verdict(context, facts, row, now)
+    return verdict.value, "" if incident is None else f"{incident.id} ({incident.state})"
+
+
+def _incident(context: Context, found: VmHealth, now: float) -> IncidentLine | None:
+    incident = context.state.vm_incident_on(found.subject)
+    if incident is None:
+        return None
+    return IncidentLine(
+        id=incident.id,
+        state=incident.state.value,
+        verdict=incident.verdict,
+        row=incident.row,
+        since_s=round(max(0.0, now - incident.verdict_at), 3),
+        opened_s=round(max(0.0, now - incident.opened_at), 3),
+    )
+
+
+def _due(found: VmHealth) -> Iterator[Due]:
+    if found.excuse:
+        yield Due(what=f"nothing is concluded for now: {found.excuse}")
+        return
+    for each in found.fitting:
+        if each.stood_s < each.suspected_after_s:
+            left_s = each.suspected_after_s - each.stood_s
+            yield Due(what=f"{each.verdict} is suspected ({each.row})", in_s=round(left_s, 3))
+        elif each.stood_s < each.confirmed_after_s:
+            left_s = each.confirmed_after_s - each.stood_s
+            yield Due(what=f"{each.verdict} is confirmed ({each.row})", in_s=round(left_s, 3))
+    if found.state is IncidentState.CONFIRMED:
+        yield Due(what="a human was told; this version does nothing about a VM by itself")
+
+
+# --- its objects ----------------------------------------------------------------------------------
+
+
+def _parts(context: Context, subject: Subject) -> Iterator[PartLine]:
+    inventory, key = context.inventory, (subject.namespace, subject.name)
+    vm, vmi = inventory.vm(subject), inventory.vmi(subject)
+    if vm is not None:
+        state = vm.status or "no status yet"
+        going = "is being deleted" if vm.deleting else ""
+        yield PartLine(kind="VirtualMachine", name=vm.name, state=state, detail=going)
+    if vmi is not None:
+        yield PartLine(
+            kind="VMI", name=vmi.name, state=vmi.phase or "no phase", detail=_vmi_words(vmi)
+        )
+    for pod in inventory.pods_of(subject):
+        words = [f"on {pod.node}" if pod.node else "on no node"]
+        words += ["target of a migration"] * pod.migration_target
+        words += ["is being deleted"] * pod.deleting
+        words += [f"waits: {pod.waiting}"] * bool(pod.waiting)
+        words += [pod.unschedulable] * bool(pod.unschedulable)
+        words += [f"{pod.restarts} restarts"] * bool(pod.restarts)
+        state = pod.phase or "no phase"
+        yield PartLine(kind="launcher pod", name=pod.name, state=state, detail=", ".join(words))
+    for migration in inventory.migrations_of(key):
+        state = migration.phase or "no phase"
+        to = f"to {vmi.migrating_to}" if vmi is not None and vmi.migrating_to else ""
+        yield PartLine(kind="migration", name=migration.name, state=state, detail=to)
+
+
+def _vmi_words(vmi: VmiFacts) -> str:
+    words = [f"on {vmi.node}" if vmi.node else "on no node"]
+    why = f" ({vmi.not_ready_why})" if vmi.not_ready_why else ""
+    words.append("ready" if vmi.ready else f"not ready{why}")
+    if vmi.agent_known:
+        words.append("agent connected" if vmi.agent_connected else "agent lost")
+    else:
+        words.append("no agent was ever seen")
+    words += ["agent probes muted"] * vmi.probes_muted
+    words += [f"paused: {vmi.paused}"] * bool(vmi.paused)
+    words += [f"migrating to {vmi.migrating_to}"] * bool(vmi.migrating_to)
+    words += ["is being deleted"] * vmi.deleting
+    return ", ".join(words)
+
+
+def _cannot_move(context: Context, subject: Subject, vmi: VmiFacts | None) -> Iterator[str]:
+    """Yield what speaks against moving it alive to another host."""
+    if vmi is None or vmi.phase != "Running":
+        yield "it does not run"
+        return
+    if vmi.live_migratable is None:
+        yield "KubeVirt has not said yet whether it is live migratable"
+    elif not vmi.live_migratable:
+        yield f"not live migratable: {vmi.not_migratable_why or 'KubeVirt gives no reason'}"
+    for volume in context.inventory.volumes_of(subject.namespace, vmi.claims):
+        if volume.pinned_to:
+            yield f"its volume {volume.name} is only on {', '.join(volume.pinned_to)}"
+    unknown = [
+        claim for claim in vmi.claims if (vmi.namespace, claim) not in context.inventory.claims
+    ]
+    if unknown:
+        yield f"nothing is known of its claims {', '.join(unknown)}"
+
+
+def _if_host_dies(context: Context, subject: Subject, vmi: VmiFacts | None, now: float) -> str:
+    """Say what would be done with it if its host were convicted and proven off."""
+    if vmi is None or not vmi.node:
+        return ""
+    node = context.inventory.nodes.get(vmi.node)
+    policy = None
+    if node is not None:
+        match = first_match(context.policies, node, Verdict.DEAD, float("-inf"), now)
+        policy = match.policy
+        if policy is None:
+            return f"nothing: no policy answers a dead {vmi.node}"
+        if "recover" not in policy.steps:
+            return f"nothing: policy {policy.name} does not recover VMs"
+    plan = plan_vm(context.inventory, policy, subject, vmi, vmi.node)
+    return f"{plan.treatment}: {plan.why}"
+
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+class VmCensus:
+    """All VMs of a cluster, or those on the nodes of one zone, counted by verdict.
+
+    ``doubtful`` are the nodes whose VMs nothing is concluded of.
+    """
+
+    def __init__(
+        self, context: Context, watch: VmWatch, doubtful: set[str], zone: str, now: float
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self.sick: list[VmLine] = []
+        self._context = context
+        self._watch = watch
+        self._doubtful = doubtful
+        self._zone = zone
+        self._now = now
+        self._verdicts: dict[Key, Verdict] = {}
+
+    def everybody(self) -> list[Key]:
+        """Return the VMs, and the VMIs that no VirtualMachine owns."""
+        inventory = self._context.inventory
+        return [*inventory.vmis, *(key for key in inventory.vms if key not in inventory.vmis)]
+
+    def look_at(self, keys: Sequence[Key]) -> None:
+        """Take in VMs that give cause to look at them; before any is counted."""
+        for key in keys:
+            found = vm_health(self._context, self._watch, vm_subject(*key))
+            if found is None:
+                continue
+            verdict, row = _verdict(self._context, found)
+            self._verdicts[key] = verdict
+            vmi = self._context.inventory.vmis.get(key)
+            node = vmi.node if vmi is not None else ""
+            if verdict not in (Verdict.HEALTHY, Verdict.UNKNOWN) and self._is_here(node):
+                self.sick.append(self._line(found, verdict, row, node))
+
+    def count(self, keys: Sequence[Key]) -> None:
+        """Count VMs."""
+        known = self._context.inventory.synced
+        for key in keys:
+            vmi = self._context.inventory.vmis.get(key)
+            node = vmi.node if vmi is not None else ""
+            if not self._is_here(node):
+                continue
+            verdict = self._verdicts.get(key, Verdict.HEALTHY)
+            if not known or node in self._doubtful:
+                verdict = Verdict.UNKNOWN
+            stopped = vmi is None and verdict is Verdict.HEALTHY
+            self.counts[STOPPED if stopped else verdict.value] += 1
+
+    def _is_here(self, node: str) -> bool:
+        """Whether something on this node belongs to the zone; what is on no node is in none."""
+        if not self._zone:
+            return True
+        facts = self._context.inventory.nodes.get(node)
+        return facts is not None and facts.zone == self._zone
+
+    def _line(self, found: VmHealth, verdict: Verdict, row: str, node: str) -> VmLine:
+        incident = self._context.state.vm_incident_on(found.subject)
+        since_s = None
+        if incident is not None:
+            since_s = round(max(0.0, self._now - incident.verdict_at), 3)
+        return VmLine(
+            namespace=found.subject.namespace,
+            name=found.subject.name,
+            verdict=verdict,
+            row=row,
+            node=node,
+            since_s=since_s,
+            incident=f"{incident.id} {incident.state}" if incident is not None else "",
+            due=next(_due(found), None),
+        )
