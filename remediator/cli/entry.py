@@ -21,6 +21,7 @@ T = TypeVar("T")
 # slim image may leave out.
 _COMMANDS = {
     "run": ("remediator.cli.run", "run"),
+    "probe": ("remediator.cli.probe", "probe"),
     "demo": ("remediator.cli.demo", "demo"),
     "decisions": ("remediator.cli.decisions", "decisions"),
     "policy": ("remediator.cli.policies", "policy"),

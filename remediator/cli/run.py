@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import click
 
+from remediator.cli.early_signals import ending_at_once
 from remediator.cli.settings_options import config_option, load_settings
-from remediator.exit_codes import ExitCode
 
 
 @click.command()
@@ -40,7 +35,7 @@ def run(config_file: Path | None, http_address: str | None, **flags: str | None)
     In observe mode, the default, it is safe to point it at any cluster.
     """
     host, port = _address(http_address)
-    with _ending_at_once():
+    with ending_at_once():
         return _run(config_file, host, port, flags)
 
 
@@ -68,21 +63,6 @@ def _run(
 
     logs.configure(level=settings.log.level, form=settings.log.format)
     return int(serve(settings))
-
-
-@contextmanager
-def _ending_at_once() -> Iterator[None]:
-    """Until the event loop takes the signals over, end in order: nothing was begun yet."""
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        sys.exit(ExitCode.OK)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _address(text: str | None) -> tuple[str | None, int | None]:
