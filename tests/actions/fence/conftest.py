@@ -15,13 +15,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 from ipmi_sim import SYSTEM_UUID, IpmiSim
 
 from remediator.actions.fence.driver import Target
+from remediator.sim.virtual_time import VirtualTimeLoop
 
 TOOLS = ("fence_ipmilan", "fence_redfish", "fence_dummy", "ipmi_sim", "ipmitool")
 
 
 def pytest_asyncio_loop_factories(config, item):
-    """Other programs take part here: time is real."""
-    del config, item
+    """Where other programs take part, time is real; a simulated cluster has virtual time."""
+    del config
+    if "in_cluster" in item.nodeid:
+        return {"virtual": VirtualTimeLoop}
     return {"real": asyncio.SelectorEventLoop}
 
 
