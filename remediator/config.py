@@ -19,12 +19,15 @@ import msgspec
 from remediator.bus import subjects
 from remediator.bus.settings import EMBEDDED, NatsConfigError, NatsSettings, check_settings
 from remediator.config_sources import Layers, SourceProblem
+from remediator.engine.model import Plane
 from remediator.engine.settings import EngineSettings
 from remediator.fence_settings import RedfishDevice
 from remediator.kube.election import ElectionSettings
 from remediator.policy import shipped_directory
 from remediator.probe_settings import ProbeSettings, ProbeSettingsError
 from remediator.probe_settings import check_settings as check_probe_settings
+from remediator.signals.sources import SignalSettings, SignalSettingsError
+from remediator.signals.sources import check_settings as check_signal_settings
 from remediator.typed_tree import Problem, convert
 
 Mode = Literal["observe", "enforce"]
@@ -104,6 +107,7 @@ class Settings(Section, frozen=True, kw_only=True):
     election: ElectionSection = ElectionSection()
     fence: FenceSettings = FenceSettings()
     probes: ProbeSettings = ProbeSettings()
+    signals: SignalSettings = SignalSettings()
     http: HttpSettings = HttpSettings()
     journal: JournalSettings = JournalSettings()
     log: LogSettings = LogSettings()
@@ -174,6 +178,7 @@ def _check(settings: Settings) -> Iterator[Problem]:
             yield Problem(("fence", "devices", at, "name"), f"the name {name!r} is used twice")
     yield from _check_probes(settings.probes)
     yield from _check_nats(settings.nats)
+    yield from _check_signals(settings)
 
 
 def _check_engine(engine: EngineSettings) -> Iterator[Problem]:
@@ -204,6 +209,21 @@ def _check_probes(probes: ProbeSettings) -> Iterator[Problem]:
         subjects.token(probes.vantage or "one")
     except subjects.SubjectNameError as error:
         yield Problem(("probes", "vantage"), str(error))
+
+
+def _check_signals(settings: Settings) -> Iterator[Problem]:
+    signals = settings.signals
+    try:
+        check_signal_settings(signals)
+    except SignalSettingsError as error:
+        yield Problem(("signals", *error.path), str(error))
+    probers = any(Plane.NETWORK in known.planes for known in signals.known)
+    if signals.require_known and settings.probes.enabled and not probers:
+        yield Problem(
+            ("signals", "require_known"),
+            "the replicas' own vantage points are sources on plane network: add them to "
+            "signals.known, or set probes.enabled to false",
+        )
 
 
 def _check_nats(nats: NatsSettings) -> Iterator[Problem]:

@@ -170,6 +170,7 @@ async def _run(settings: Settings) -> None:
                 devices=devices,
                 dial=dial,
                 asks=NatsAskChannel(connection),
+                dead_letters=publisher,
             ),
             ReplicaSettings(
                 identity=_unique(settings.identity),
@@ -183,6 +184,7 @@ async def _run(settings: Settings) -> None:
                 probes=msgspec.structs.replace(
                     settings.probes, vantage=settings.probes.vantage or settings.identity
                 ),
+                signals=settings.signals,
             ),
             clock,
             rng,

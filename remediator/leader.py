@@ -13,11 +13,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import msgspec
 import structlog
 
 from remediator.backoff import Backoff
-from remediator.bus import subjects
 from remediator.bus.protocols import BusUnavailableError, EventSource
 from remediator.clock import Clock
 from remediator.engine.effects import (
@@ -33,15 +31,12 @@ from remediator.engine.events import (
     ActionFinished,
     Event,
     LeadershipGained,
-    SignalSeen,
     Tick,
-    wire_decoder,
 )
 from remediator.engine.machine import Engine
 from remediator.engine.model import Action, Outcome
 from remediator.journal.writer import JournalWriter
-from remediator.metrics import METRICS, Metrics
-from remediator.signals import wire
+from remediator.signals.intake import Intake
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +76,7 @@ class Term:
         ask_power: Callable[[str], None],
         ask_probes: Callable[[str], None] = lambda _node: None,
         backoff: Backoff | None = None,
-        metrics: Metrics = METRICS,
+        intake: Intake | None = None,
     ) -> None:
         self._engine = engine
         self._writer = writer
@@ -94,8 +89,7 @@ class Term:
         self._arrived = asyncio.Event()
         self._wake_at = float("inf")
         self._overrun = False
-        self._metrics = metrics
-        self.undecodable = 0
+        self._intake = intake or Intake(clock)
 
     @property
     def backlog(self) -> int:
@@ -103,20 +97,10 @@ class Term:
         return len(self._events)
 
     def deliver(self, subject: str, payload: bytes) -> None:
-        """Take one message off the bus. What cannot be read is counted and dropped."""
-        event: Event
-        try:
-            if subjects.is_signal(subject):
-                event = SignalSeen(signal=wire.decode(payload))
-            else:
-                event = wire_decoder.decode(payload)
-        except msgspec.DecodeError as error:
-            self.undecodable += 1
-            log.warning("signal_undecodable", subject=subject, error=str(error))
-            return
-        if isinstance(event, SignalSeen):
-            self._metrics.signal(event.signal.plane.value, event.signal.reading.value)
-        self.offer(event)
+        """Take one message off the bus, if it is let in."""
+        event = self._intake.take(subject, payload)
+        if event is not None:
+            self.offer(event)
 
     def start_over(self) -> None:
         """End the term: observations were lost, so the engine's picture cannot be trusted."""

@@ -21,6 +21,7 @@ from remediator.backoff import Backoff
 from remediator.bus.protocols import (
     AskChannel,
     BusUnavailableError,
+    DeadLetterOffice,
     EventPublisher,
     EventSource,
     JournalStream,
@@ -46,6 +47,9 @@ from remediator.probes.dial import Dial
 from remediator.probes.power import PowerProbe, PowerProbeSettings
 from remediator.probes.targets import Target
 from remediator.probes.vantage import Vantage
+from remediator.signals.dead_letters import DeadLetters
+from remediator.signals.intake import Intake
+from remediator.signals.sources import SignalSettings, Sources
 from remediator.watchers.inventory import InventoryWatchers, WatcherSettings
 from remediator.watchers.narrow import ZONE
 
@@ -75,6 +79,7 @@ class Doors(msgspec.Struct, frozen=True, kw_only=True):
     devices: FenceDevices
     dial: Dial | None = None  # None: this replica is no vantage point
     asks: AskChannel | None = None  # None: nobody is asked for probes, and nobody asks us
+    dead_letters: DeadLetterOffice | None = None  # None: what is refused is only counted
 
 
 class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +95,7 @@ class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True):
     watchers: WatcherSettings = WatcherSettings()
     power: PowerProbeSettings = PowerProbeSettings()
     probes: ProbeSettings = ProbeSettings()  # its vantage point's name is the identity, if empty
+    signals: SignalSettings = SignalSettings()
 
 
 class Replica:
@@ -232,6 +238,7 @@ class Replica:
             self._clock,
             rng=self._rng,
             settings=settings.power,
+            origin=self.watchers.origin,
         )
         term = Term(
             self._engine,
@@ -239,6 +246,12 @@ class Replica:
             self._clock,
             ask_power=probe.ask,
             ask_probes=doors.asks.ask if doors.asks is not None else lambda _node: None,
+            intake=Intake(
+                self._clock,
+                sources=Sources(settings.signals),
+                dead_letters=DeadLetters(doors.dead_letters),
+                origin=self.watchers.origin,
+            ),
         )
         runner = ActionRunner(
             self._client,

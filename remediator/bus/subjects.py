@@ -32,14 +32,15 @@ NAME_LENGTH_MAX = 253
 
 # Printable ASCII without what NATS reads as structure (space, "*", ">"), without "_" (our encoding
 # of a dot) and without "/" (our divider of namespace and name).
-_NAME = re.compile(r"[!-)+-.0-=?-^`-~]+", re.ASCII)
+NAME = r"[!-)+-.0-=?-^`-~]+"
+_NAME = re.compile(NAME, re.ASCII)
 _NO_NAME = re.compile(r"[^!-)+-.0-=?-^`-~]", re.ASCII)
 _DEAD_TOKENS_MAX = 8
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9-]*", re.ASCII)
 
 
-_PROGRESS = f"{PREFIX}.heartbeat.progress."
-_MARKERS = (f"{PREFIX}.inventory.synced.", _PROGRESS)
+PROGRESS = f"{PREFIX}.heartbeat.progress."
+_MARKERS = (f"{PREFIX}.inventory.synced.", PROGRESS)
 _SIGNALS = (f"{PREFIX}.signal.", f"{PREFIX}.heartbeat.")
 
 
@@ -140,7 +141,7 @@ def is_marker(subject: str) -> bool:
 
 def is_signal(subject: str) -> bool:
     """Whether a message is a signal: a bare document that anybody may publish."""
-    return subject.startswith(_SIGNALS) and not subject.startswith(_PROGRESS)
+    return subject.startswith(_SIGNALS) and not subject.startswith(PROGRESS)
 
 
 def subject_name(encoded: str) -> tuple[str, str]:

@@ -57,7 +57,8 @@ class PowerProbe:
     """Polls ``power_state`` of every node that ``nodes`` names, and publishes on plane ``power``.
 
     ``nodes`` names the nodes that have a fence device. ``run`` works until cancelled; ``ask`` may
-    be called at any time, also for a node that ``nodes`` does not name yet.
+    be called at any time, also for a node that ``nodes`` does not name yet. ``origin`` is that of
+    the process's watchers: plane ``power`` is closed to others.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class PowerProbe:
         *,
         rng: random.Random,
         settings: PowerProbeSettings | None = None,
+        origin: str = "",
     ) -> None:
         self._power_state = power_state
         self._nodes = nodes
@@ -76,6 +78,7 @@ class PowerProbe:
         self._clock = clock
         self._rng = rng
         self._settings = settings or PowerProbeSettings()
+        self._origin = origin
         self._watches: dict[str, _Watch] = {}
         self._due: list[tuple[float, str]] = []  # heap; an entry counts if the watch agrees
         self._wake = asyncio.Event()
@@ -200,5 +203,7 @@ class PowerProbe:
             reading=answer.reading,
             at=now,
             detail=answer.detail,
+            by=self._origin,
         )
-        wire.offer(self._publisher, signal)
+        # The origin is an edition, too: no other probe of this node can have said the same.
+        wire.offer(self._publisher, signal, edition=self._origin)

@@ -93,7 +93,7 @@ class LeaseSink:
             at=at,
             first=first,
         )
-        self._outlet.beat(signal, f"lease:{obj.uid}:{obj.resource_version}")
+        self._outlet.beat(signal)
 
 
 def _renew_time(lease: Lease) -> str:

@@ -91,8 +91,7 @@ class NodeSink:
         status, detail = _ready(obj)
         reading = {"True": Reading.UP, "False": Reading.DOWN}.get(status, Reading.UNKNOWN)
         signal = self._signal(obj, Plane.KUBELET, reading, detail, first=first)
-        message_id = f"kubelet:{obj.uid}:{obj.resource_version}"
-        self._outlet.signal(signal, message_id)
+        self._outlet.signal(signal)
 
     def _condition(self, kind: str, obj: Node, old: Node | None, *, first: bool) -> None:
         """Tell a condition that came, changed its status, or went."""
@@ -102,7 +101,7 @@ class NodeSink:
             return
         reading, detail = self._read(kind, now)
         signal = self._signal(obj, Plane.KUBELET, reading, detail, first=first, aspect=kind)
-        self._outlet.signal(signal, f"condition:{kind}:{obj.uid}:{obj.resource_version}")
+        self._outlet.signal(signal)
 
     def _read(self, kind: str, condition: NodeCondition | None) -> tuple[Reading, str]:
         if condition is None:
@@ -124,7 +123,7 @@ class NodeSink:
         else:
             reading, detail = Reading.UNKNOWN, f"the heartbeat is no time: {beat[:64]!r}"
         signal = self._signal(obj, Plane.HANDLER, reading, detail, first=first)
-        self._outlet.beat(signal, f"handler:{obj.uid}:{obj.resource_version}")
+        self._outlet.beat(signal)
 
     def _signal(
         self,

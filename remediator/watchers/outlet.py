@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import Final
 
+import msgspec
 import structlog
 
 from remediator.bus import subjects
@@ -30,10 +31,13 @@ PROGRESS_PERIOD_S: Final = 1.0  # at most one progress mark per watch in this ti
 class Outlet:
     """Encodes events and offers them to the publisher while ``is_open``.
 
-    A message id names the object's version and the ``edition``, so that a repeat by the publisher
-    is stored once. Without the edition a new leader's observations would be taken for those that
-    the leader before it published (the deduplication window is two minutes), and never reach its
-    engine.
+    A message id names the object's version, or the signal (``wire.signal_id``), and the
+    ``edition``, so that a repeat by the publisher is stored once. Without the edition a new
+    leader's observations would be taken for those that the leader before it published (the
+    deduplication window is two minutes), and never reach its engine.
+
+    Everything carries the ``origin``, by which this process knows its own again: what another
+    leader left on its way is of another picture and another clock.
     """
 
     def __init__(self, publisher: EventPublisher, rng: random.Random) -> None:
@@ -41,6 +45,7 @@ class Outlet:
         self._rng = rng
         self.is_open = False
         self.edition = self._new_edition()
+        self.origin = self.edition  # of the process; editions come and go
 
     @property
     def pending(self) -> int:
@@ -54,39 +59,42 @@ class Outlet:
     def facts(self, facts: Facts, version: str) -> None:
         """Send an object's facts; ``version`` is its resourceVersion."""
         if self.is_open and (subject := _inventory_subject(facts)):
-            self._send(subject, ObjectSeen(facts=facts), f"{facts.uid}:{version}")
+            self._send(subject, ObjectSeen(facts=facts, by=self.origin), f"{facts.uid}:{version}")
 
-    def gone(self, kind: FactKind, facts: Facts) -> None:
-        """Send that an object is gone."""
+    def gone(self, kind: FactKind, facts: Facts, version: str = "") -> None:
+        """Send that an object is gone; ``version`` where facts may come and go more than once."""
         if self.is_open and (subject := _inventory_subject(facts)):
             namespace = getattr(facts, "namespace", "")
-            event = ObjectGone(kind=kind, name=facts.name, namespace=namespace, uid=facts.uid)
-            self._send(subject, event, f"{facts.uid}:gone")
+            event = ObjectGone(
+                kind=kind, name=facts.name, namespace=namespace, uid=facts.uid, by=self.origin
+            )
+            self._send(subject, event, f"{facts.uid}:gone{version}")
 
     def synced(self, kind: FactKind) -> None:
         """Send that every object of a kind has been reported."""
         if self.is_open:
             subject = subjects.inventory_synced(kind.value)
-            self._send(subject, InventorySynced(kind=kind), f"synced:{kind.value}")
+            event = InventorySynced(kind=kind, by=self.origin)
+            self._send(subject, event, f"synced:{kind.value}")
 
-    def beat(self, signal: Signal, message_id: str) -> None:
+    def beat(self, signal: Signal, _version: str = "") -> None:
         """Send a repeated proof of life."""
-        self._offer(signal, message_id, beat=True)
+        self._offer(signal, beat=True)
 
-    def signal(self, signal: Signal, message_id: str) -> None:
+    def signal(self, signal: Signal, _version: str = "") -> None:
         """Send a change of state."""
-        self._offer(signal, message_id, beat=False)
+        self._offer(signal, beat=False)
 
     def progress(self, watch: str, at: float) -> None:
         """Send that a watch proved progress at ``at``."""
         if self.is_open:
-            event = WatchProgressed(watch=watch, at=at)
+            event = WatchProgressed(watch=watch, at=at, by=self.origin)
             self._send(subjects.watch_progress(watch), event, f"progress:{watch}:{at:.6f}")
 
-    def _offer(self, signal: Signal, message_id: str, *, beat: bool) -> None:
+    def _offer(self, signal: Signal, *, beat: bool) -> None:
         if self.is_open:
-            message_id = f"{message_id}:{self.edition}"
-            wire.offer(self._publisher, signal, beat=beat, message_id=message_id)
+            signal = msgspec.structs.replace(signal, by=self.origin)
+            wire.offer(self._publisher, signal, beat=beat, edition=self.edition)
 
     def _send(self, subject: str, event: WireEvent, message_id: str) -> None:
         message_id = f"{message_id}:{self.edition}"
