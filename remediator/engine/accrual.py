@@ -9,6 +9,7 @@ elsewhere, by thresholds in the settings.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import deque
 
 PHI_MAX = 300.0  # as far as a double can tell one chance in 10 to the φ from none
@@ -22,6 +23,8 @@ _LONGEST_S, _SHORTEST_S = 300.0, 0.2
 # So many intervals in a row, alike and all longer than the rhythm, are a new rhythm: one beat in a
 # hundred lost makes one interval twice as long, but three in a row once in a million.
 _TURN, _ALIKE, _LONGER = 3, 1.25, 1.5
+# Once a rhythm is known, so many new intervals make it worth working out again.
+_NEWS = 4
 # The median absolute deviation of a normal distribution is this part of its standard deviation.
 _MAD = 0.6745
 # Spread as a share of the rhythm: at least (the kubelet's own jitter of 4 % and a little), at most
@@ -104,7 +107,7 @@ class Rhythm:
     def __init__(self) -> None:
         self._intervals: deque[float] = deque(maxlen=_WINDOW)
         self._turn: list[float] = []  # the newest intervals, all too long for the rhythm and alike
-        self._unread = False
+        self._unread = 0  # intervals since mean and spread were worked out
         self.mean_s = 0.0  # 0: not known yet
         self.spread_s = 0.0
 
@@ -113,7 +116,7 @@ class Rhythm:
         if not _SHORTEST_S <= interval_s <= _LONGEST_S:
             return
         self._intervals.append(interval_s)
-        self._unread = True
+        self._unread += 1
         if not self.mean_s or interval_s < _LONGER * self.mean_s:
             self._turn.clear()
             return
@@ -124,18 +127,21 @@ class Rhythm:
             self._intervals.clear()
             self._intervals.extend(self._turn)
             self._turn.clear()
+            self._unread = _NEWS
 
     def settle(self, tempo: Tempo) -> bool:
-        """Work out mean and spread again, if there is news; True when they are known."""
-        if not self._unread:
-            return self.mean_s > 0.0
-        self._unread = False
-        middle = _median(self._intervals)
+        """Work out mean and spread again, if there is news; True when they have changed."""
+        if not self._unread or (self.mean_s and self._unread < _NEWS):
+            return False
+        self._unread = 0
+        ordered = sorted(self._intervals)
+        middle = _median(ordered)
+        low, high = middle / _ALIKE, middle * _ALIKE
+        agreeing = bisect_right(ordered, high) - bisect_left(ordered, low)
         assumed = self.mean_s or tempo.mean_s
-        agreeing = sum(1 / _ALIKE <= each / middle <= _ALIKE for each in self._intervals)
         if agreeing < (_ENOUGH_TO_BE_SLOWER if middle >= assumed else _ENOUGH_TO_BE_FASTER):
-            return self.mean_s > 0.0
-        deviation_s = _median([abs(each - middle) for each in self._intervals]) / _MAD
+            return False
+        deviation_s = _median(sorted([abs(each - middle) for each in ordered])) / _MAD
         self.mean_s = middle
         self.spread_s = max(
             tempo.spread_s, _SPREAD_MIN * middle, min(_SPREAD_MAX * middle, deviation_s)
@@ -143,7 +149,6 @@ class Rhythm:
         return True
 
 
-def _median(values: deque[float] | list[float]) -> float:
-    ordered = sorted(values)
+def _median(ordered: list[float]) -> float:
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2.0

@@ -65,11 +65,8 @@ def unhealthy(context: Context) -> frozenset[str]:
             for incident in state.incidents.values()
             if incident.state is not IncidentState.SUSPECTED
         }
-        context.down_now = frozenset(
-            name
-            for name in context.inventory.nodes
-            if name in state.residues or name in in_incident or evidence.overdue(name)
-        )
+        down = in_incident.union(state.residues, evidence.overdue_nodes())
+        context.down_now = frozenset(down & context.inventory.nodes.keys())
     return context.down_now
 
 

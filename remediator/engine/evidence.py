@@ -165,12 +165,16 @@ class Evidence:
         """Whether the node's lease renewal is late, be it not yet long enough to suspect it."""
         return self.leases.overdue(node)
 
-    def overdue_lately(self, now: float) -> int:
-        """Return how many nodes became overdue within one interval past, and still are."""
+    def overdue_nodes(self) -> dict[str, float]:
+        """Return the nodes whose lease renewal is late, and when each was found so. Read only."""
         for node in [each for each in self._fell_overdue if not self.leases.overdue(each)]:
             del self._fell_overdue[node]
+        return self._fell_overdue
+
+    def overdue_lately(self, now: float) -> int:
+        """Return how many nodes became overdue within one interval past, and still are."""
         since = now - self._settings.lease_silent_after_s
-        return sum(at >= since for at in self._fell_overdue.values())
+        return sum(at >= since for at in self.overdue_nodes().values())
 
     def holding(self) -> list[str]:
         """Return the nodes with a reading that counts only once it has stood for a while."""
