@@ -381,7 +381,9 @@ def test_a_watchdog_that_fires_three_times_is_told_and_once_is_not(world):
 def test_a_vmi_that_runs_without_a_launcher_pod_is_crashed(world):
     world.add()
     world.drop_pod()
-    world.cluster.run(121)
+    world.cluster.run(190)  # virt-handler's own time for it
+    assert world.opened() == []
+    world.cluster.run(51)
     assert world.story() == ["opened suspected pod-gone", "verdict confirmed pod-gone"]
 
 
