@@ -58,6 +58,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     api_latency_s: float = 0.0
     vms: tuple[Vm, ...] = ()
     hosts: Hosts = Hosts()
+    kinds: tuple[str, ...] = ()  # custom kinds that are installed; see scenario_objects
     lease_periods_s: dict[str, float] = {}  # of single kubelets that renew faster or slower
 
 

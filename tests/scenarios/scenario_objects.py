@@ -10,10 +10,37 @@ from typing import Any
 
 from remediator.kube.client import KubeClient, PatchKind
 from remediator.sim.cluster import SimCluster
+from remediator.sim.custom_kinds import CustomKinds
 from remediator.sim.resources import ResourceType
 from remediator.sim.timestamps import rfc3339
 
 NOW = "<now>"  # in a manifest: the time at which the verb acts
+
+# kind -> group/version, plural, namespaced. "Longhorn" stands before kinds whose names are taken.
+KINDS = {
+    "NodeMaintenance": ("nodemaintenance.medik8s.io/v1beta1", "nodemaintenances", False),
+    "NodeHealthCheck": ("remediation.medik8s.io/v1alpha1", "nodehealthchecks", False),
+    "SelfNodeRemediation": (
+        "self-node-remediation.medik8s.io/v1alpha1",
+        "selfnoderemediations",
+        True,
+    ),
+    "FenceAgentsRemediation": (
+        "fence-agents-remediation.medik8s.io/v1alpha1",
+        "fenceagentsremediations",
+        True,
+    ),
+    "Machine": ("machine.openshift.io/v1beta1", "machines", True),
+    "MachineHealthCheck": ("machine.openshift.io/v1beta1", "machinehealthchecks", True),
+    "BareMetalHost": ("metal3.io/v1alpha1", "baremetalhosts", True),
+    "ClusterVersion": ("config.openshift.io/v1", "clusterversions", False),
+    "LonghornNode": ("longhorn.io/v1beta2", "nodes", True),
+    "LonghornReplica": ("longhorn.io/v1beta2", "replicas", True),
+    "LonghornVolume": ("longhorn.io/v1beta2", "volumes", True),
+    "StorageNode": ("core.libopenstorage.org/v1", "storagenodes", True),
+    "CSIAddonsNode": ("csiaddons.openshift.io/v1alpha1", "csiaddonsnodes", True),
+}
+_PREFIX = "Longhorn"
 
 
 class ObjectVerbs:
@@ -23,38 +50,61 @@ class ObjectVerbs:
     _operator: KubeClient
     note: Callable[[str], None]
 
-    def do_install_crd(
-        self, kind: str, group: str, version: str, plural: str, *, namespaced: bool = True
-    ) -> None:
-        self.note(f"the kind {kind} ({group}/{version}) is installed")
-        self.cluster.registry.register(
-            ResourceType(group, version, plural, kind, namespaced, status_subresource=True)
+    def install(self, kind: str) -> None:
+        group_version, plural, namespaced = KINDS[kind]
+        group, version = group_version.split("/")
+        CustomKinds(self.cluster.server).install(
+            ResourceType(
+                group,
+                version,
+                plural,
+                kind.removeprefix(_PREFIX),
+                namespaced,
+                status_subresource=True,
+            )
         )
 
-    async def do_create(self, **manifest: Any) -> None:
-        """Create an object from its manifest, its status with it."""
-        resource = self._resource(manifest["apiVersion"], manifest["kind"])
-        meta = manifest["metadata"]
-        self.note(f"{_named(manifest)} appears{_said(manifest)}")
-        namespace = meta.get("namespace", "")
-        body = self._timed({key: value for key, value in manifest.items() if key != "status"})
-        await self._operator.create(resource.path(namespace), body)
-        if "status" in manifest:
-            await self._set_status(resource, namespace, meta["name"], manifest["status"])
+    def do_install_crd(self, kind: str) -> None:
+        self.note(f"the CRD of {kind} is installed")
+        self.install(kind)
+
+    async def do_create(
+        self,
+        kind: str,
+        name: str,
+        namespace: str = "",
+        spec: dict[str, Any] | None = None,
+        status: dict[str, Any] | None = None,
+        **metadata: Any,
+    ) -> None:
+        """Create an object, its status with it; further arguments are metadata."""
+        resource = self._kind(kind)
+        where = f"{namespace}/{name}" if namespace else name
+        self.note(f"{kind} {where} appears{_said(status or {})}")
+        meta = {"name": name, **metadata, **({"namespace": namespace} if namespace else {})}
+        body = {
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": meta,
+            "spec": spec or {},
+        }
+        await self._operator.create(resource.path(namespace), self._timed(body))
+        if status:
+            await self._set_status(resource, namespace, name, status)
 
     async def do_status(
-        self, kind: str, name: str, status: dict[str, Any], namespace: str = "", version: str = ""
+        self, kind: str, name: str, status: dict[str, Any], namespace: str = ""
     ) -> None:
-        resource = self._kind(kind, version)
+        resource = self._kind(kind)
         where = f"{namespace}/{name}" if namespace else name
-        self.note(f"{kind} {where}{_said({'status': status})}")
+        self.note(f"{kind} {where}{_said(status)}")
         await self._set_status(resource, namespace, name, status)
 
     async def do_change(
         self, kind: str, name: str, patch: dict[str, Any], namespace: str = ""
     ) -> None:
         """Merge-patch an object: its metadata or its specification."""
-        resource = self._kind(kind, "")
+        resource = self._kind(kind)
         self.note(f"{kind} {f'{namespace}/{name}' if namespace else name} is changed: {patch}")
         await self._operator.patch(
             resource.path(namespace, name), self._timed(patch), kind=PatchKind.MERGE
@@ -62,7 +112,7 @@ class ObjectVerbs:
 
     async def do_delete_object(self, kind: str, name: str, namespace: str = "") -> None:
         self.note(f"{kind} {f'{namespace}/{name}' if namespace else name} is deleted")
-        await self._operator.delete(self._kind(kind, "").path(namespace, name))
+        await self._operator.delete(self._kind(kind).path(namespace, name))
 
     async def _set_status(
         self, resource: ResourceType, namespace: str, name: str, status: dict[str, Any]
@@ -79,32 +129,20 @@ class ObjectVerbs:
             return [self._timed(each) for each in value]
         return rfc3339(self.cluster.clock.now()) if value == NOW else value
 
-    def _resource(self, api_version: str, kind: str) -> ResourceType:
+    def _kind(self, kind: str) -> ResourceType:
+        group_version = KINDS[kind][0] if kind in KINDS else ""
+        name = kind.removeprefix(_PREFIX)
         for resource in self.cluster.registry:
-            if (resource.api_version, resource.kind) == (api_version, kind):
+            if resource.kind == name and group_version in ("", resource.api_version):
                 return resource
-        raise ValueError(f"the cluster does not serve {kind} in {api_version}")
-
-    def _kind(self, kind: str, version: str) -> ResourceType:
-        found = [
-            resource
-            for resource in self.cluster.registry
-            if resource.kind == kind and version in ("", resource.api_version)
-        ]
-        if not found:
-            raise ValueError(f"the cluster does not serve {kind}")
-        return found[0]
+        raise ValueError(f"the cluster does not serve {kind}")
 
 
-def _named(manifest: dict[str, Any]) -> str:
-    meta = manifest["metadata"]
-    namespace = meta.get("namespace", "")
-    return f"{manifest['kind']} {namespace + '/' if namespace else ''}{meta['name']}"
-
-
-def _said(manifest: dict[str, Any]) -> str:
+def _said(status: dict[str, Any]) -> str:
     """Return what a status says, in as few words as an operator would use."""
-    status = manifest.get("status") or {}
-    parts = [f"{c['type']}={c['status']}" for c in status.get("conditions", ())]
+    conditions = status.get("conditions", ())
+    if isinstance(conditions, dict):  # Longhorn's
+        conditions = conditions.values()
+    parts = [f"{each['type']}={each['status']}" for each in conditions]
     parts += [f"{key} {value}" for key, value in status.items() if isinstance(value, (str, bool))]
     return f": {', '.join(parts)}" if parts else ""

@@ -46,6 +46,8 @@ class Stage(ObjectVerbs, PeopleVerbs, Rehearsal):
             host.settings = dataclasses.replace(
                 host.settings, lease_period_s=period_s, lease_duration_s=round(4 * period_s)
             )
+        for kind in scenario.cluster.kinds:
+            self.install(kind)
         self.played = Played(scenario)
         self._scenario = scenario
         self._skews: dict[str, float] = {}  # of the clocks of leaders that started after a jump
