@@ -7,6 +7,7 @@ fields that are not kept here would be erased. Use a patch, or ``dict`` as the t
 
 from __future__ import annotations
 
+from remediator.kube.events import ClusterEvent
 from remediator.kube.machines import (
     MigrationState,
     VirtualMachine,
@@ -41,16 +42,21 @@ from remediator.kube.nodes import (
 )
 from remediator.kube.pods import COMPUTE, HandlerPod, Pod, PodSpec, PodStatus
 from remediator.kube.resources import (
+    ATTACH_FAILURES,
+    EVENTS,
+    GUEST_WARNINGS,
     HANDLER_PODS,
     LAUNCHER_PODS,
     LEASES,
     MEDIK8S_LEASES,
     MIGRATIONS,
+    MOUNT_FAILURES,
     NODE_LEASES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
     PODS,
+    PROBE_FAILURES,
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
     VOLUME_ATTACHMENTS,
@@ -60,21 +66,27 @@ from remediator.kube.resources import (
 from remediator.kube.volumes import PersistentVolume, PersistentVolumeClaim, VolumeAttachment
 
 __all__ = [
+    "ATTACH_FAILURES",
     "COMPUTE",
+    "EVENTS",
+    "GUEST_WARNINGS",
     "HANDLER_PODS",
     "LAUNCHER_PODS",
     "LEASES",
     "MEDIK8S_LEASES",
     "MIGRATIONS",
+    "MOUNT_FAILURES",
     "NODES",
     "NODE_LEASES",
     "PERSISTENT_VOLUMES",
     "PERSISTENT_VOLUME_CLAIMS",
     "PODS",
+    "PROBE_FAILURES",
     "VIRTUAL_MACHINES",
     "VIRTUAL_MACHINE_INSTANCES",
     "VOLUME_ATTACHMENTS",
     "AttachedVolume",
+    "ClusterEvent",
     "Condition",
     "HandlerPod",
     "KubeObject",

@@ -70,3 +70,9 @@ class ProgressProof:
 def _as_number(version: str) -> int | None:
     """Return a resourceVersion as a number (comparable since Kubernetes 1.35, and in practice)."""
     return int(version) if version.isascii() and version.isdigit() else None
+
+
+def newer_version(one: str, other: str) -> str:
+    """Return the newer of two resourceVersions; the first where they cannot be compared."""
+    first, second = _as_number(one), _as_number(other)
+    return other if first is not None and second is not None and second > first else one

@@ -20,7 +20,7 @@ from remediator.kube.errors import ApiError, ForbiddenError, NotFoundError
 from remediator.kube.listing import PageReader
 from remediator.kube.metadata import KubeObject
 from remediator.kube.mirror import Key, Mirror, Sink
-from remediator.kube.progress import ProgressProof
+from remediator.kube.progress import ProgressProof, newer_version
 from remediator.kube.reflector_settings import ReflectorSettings
 from remediator.kube.refusals import needs_list, refuses_watch_list
 from remediator.kube.resources import Resource
@@ -130,8 +130,11 @@ class Reflector(Generic[T]):
 
     async def _cycle(self) -> None:
         if self._version:
-            await self._find_target()
+            started_at = self._clock.now()
+            newest = await self._find_target()
             await self._follow([("resourceVersion", self._version)])
+            if not self._settings.bookmarks:
+                self._outlived(newest, started_at)
         elif self._watch_list and not self._page_next:
             await self._list_by_watch()
         else:
@@ -179,10 +182,20 @@ class Reflector(Generic[T]):
         finally:
             self._listed = None
 
-    async def _find_target(self) -> None:
+    async def _find_target(self) -> str:
         """Ask how far the watch that is about to start has to come before its events are news."""
         newest = await self._reader.newest_version(timeout_s=self._settings.connect_timeout_s)
         self._progress.connecting(newest)
+        return newest
+
+    def _outlived(self, newest: str, started_at: float) -> None:
+        """Take a watch without bookmarks that ended in order: it came as far as ``newest``.
+
+        Else a quiet one would go on from ever the same version, which is soon too old.
+        """
+        if self._clock.now() - started_at >= self._settings.healthy_after_s:
+            self._version = newer_version(self._version, newest)
+            self._progress.listed(self._version, started_at)
 
     async def _follow(self, query: Query) -> None:
         timeout_s = self._rng.uniform(

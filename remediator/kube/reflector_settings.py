@@ -22,6 +22,9 @@ class ReflectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     # While a watch-list sends the initial objects; a server that does not know it goes quiet.
     initial_inactivity_timeout_s: float = 5.0
     watch_list: bool = True
+    # Without bookmarks, as for Events, which the API server does not cache (kubernetes#120348): a
+    # watch that lived for its whole time has handed on what was there when it began.
+    bookmarks: bool = True
     backoff_base_s: float = 0.5
     backoff_cap_s: float = 10.0  # client-go: 30 s; detection waits for us, and we are few
     absent_cap_s: float = 60.0

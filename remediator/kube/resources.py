@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from remediator.kube.events import ClusterEvent, is_of_guest, is_of_launcher
 from remediator.kube.machines import VirtualMachine, VirtualMachineInstance
 from remediator.kube.metadata import KubeObject
 from remediator.kube.migrations import VirtualMachineInstanceMigration
@@ -84,6 +85,23 @@ HANDLER_PODS = Resource(
     item=HandlerPod,
     namespaced=True,
     label_selector="kubevirt.io=virt-handler",
+)
+
+EVENTS = Resource(api="/api/v1", plural="events", item=ClusterEvent, namespaced=True)
+# Never all of them: a field selector cannot say "or", so one watch for each thing of interest.
+PROBE_FAILURES = msgspec.structs.replace(
+    EVENTS, field_selector="involvedObject.kind=Pod,reason=Unhealthy", keep=is_of_launcher
+)
+ATTACH_FAILURES = msgspec.structs.replace(
+    EVENTS, field_selector="involvedObject.kind=Pod,reason=FailedAttachVolume", keep=is_of_launcher
+)
+MOUNT_FAILURES = msgspec.structs.replace(
+    EVENTS, field_selector="involvedObject.kind=Pod,reason=FailedMount", keep=is_of_launcher
+)
+GUEST_WARNINGS = msgspec.structs.replace(
+    EVENTS,
+    field_selector="involvedObject.kind=VirtualMachineInstance,type=Warning",
+    keep=is_of_guest,
 )
 
 VIRTUAL_MACHINES = Resource(

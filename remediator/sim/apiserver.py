@@ -23,7 +23,7 @@ from remediator.sim.listing import (
 from remediator.sim.object_verbs import ApiRequest, json_response
 from remediator.sim.pod_subresources import SubresourceCall, SubresourceHandler, bind, evict
 from remediator.sim.problems import Problem, bad_request, expired, forbidden
-from remediator.sim.resources import NAMESPACES, Registry, ResourceType
+from remediator.sim.resources import EVENTS, NAMESPACES, Registry, ResourceType
 from remediator.sim.routes import Route, parse
 from remediator.sim.selectors import selection
 from remediator.sim.store import AdmissionHook, Store
@@ -290,7 +290,8 @@ class ApiServer:
             res,
             route.namespace,
             wanted,
-            bookmarks=bookmarks,
+            # Events are served from etcd, past the watch cache: nobody sends bookmarks of them.
+            bookmarks=bookmarks and res is not EVENTS,
             loop=asyncio.get_running_loop(),
             current_version=lambda: self.store.resource_version,
         )
