@@ -22,7 +22,14 @@ def readiness(
 ) -> dict[str, Part]:
     """Return how each part is. A follower is ready; a broken journal is not."""
     watches = replica.watchers.health()
-    behind = [name for name, watch in watches.items() if not (watch.synced or watch.absent)]
+    # One that RBAC forbids is said, and keeps nobody from serving: it is about that kind alone.
+    forbidden = [name for name, watch in watches.items() if watch.forbidden]
+    behind = [
+        name
+        for name, watch in watches.items()
+        if not (watch.synced or watch.absent or watch.forbidden)
+    ]
+    listed = f"not listed yet: {', '.join(behind)}" if behind else "all listed"
     quiet = [
         f"{name} {now - watch.last_progress_at:.0f} s"
         for name, watch in watches.items()
@@ -33,7 +40,7 @@ def readiness(
     return {
         "watches": Part(
             ok=not behind,
-            detail=f"not listed yet: {', '.join(behind)}" if behind else "all listed",
+            detail=f"{listed}; forbidden: {', '.join(forbidden)}" if forbidden else listed,
         ),
         "watch-progress": Part(ok=not quiet, detail=", ".join(quiet) or "all hear", needed=False),
         "nats": Part(

@@ -66,7 +66,9 @@ class CustomResource(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 class CustomWatch(Generic[T]):
     """Has the face of a reflector. ``on_settled`` is called whenever ``settled`` may have changed.
 
-    ``version`` is the one that is read, "" while asleep.
+    ``on_resource_gone`` is called before the objects of a resource that is gone are let go: unlike
+    a deletion, their end says nothing of what they stand for. ``version`` is the one that is read,
+    "" while asleep.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class CustomWatch(Generic[T]):
         rng: random.Random,
         settings: ReflectorSettings | None = None,
         on_settled: Callable[[], None] = lambda: None,
+        on_resource_gone: Callable[[], None] = lambda: None,
     ) -> None:
         self._transport = transport
         self._resource = resource
@@ -91,6 +94,7 @@ class CustomWatch(Generic[T]):
             settings or ReflectorSettings(), forbidden_cap_s=_FORBIDDEN_CAP_S
         )
         self._on_settled = on_settled
+        self._on_resource_gone = on_resource_gone
         self._mirror: Mirror[T] = Mirror(_Told(sink, on_settled))
         self._reflector: Reflector[T] | None = None
         self._asleep = False  # known to be absent; False at first, when nothing is known
@@ -152,6 +156,7 @@ class CustomWatch(Generic[T]):
             _log.warning("resource_gone", **self._named(), objects=len(self._mirror.objects))
         self._asleep = True
         self._progress_at = 0.0
+        self._on_resource_gone()
         self._mirror.reset()
         self._on_settled()
 

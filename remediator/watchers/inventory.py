@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
@@ -14,6 +15,7 @@ from remediator.bus.protocols import EventPublisher
 from remediator.clock import Clock
 from remediator.engine.model import FactKind, Facts
 from remediator.kube.client import KubeClient
+from remediator.kube.discovery import DiscoverySettings
 from remediator.kube.metadata import KubeObject
 from remediator.kube.objects import (
     ATTACH_FAILURES,
@@ -35,9 +37,10 @@ from remediator.kube.objects import (
     Node,
     Resource,
 )
-from remediator.kube.reflector import Key, Reflector, ReflectorSettings, Sink
+from remediator.kube.reflector import Key, Reflector, ReflectorSettings
 from remediator.kube.transport import Transport
 from remediator.watchers.canary import PERIOD_S, ProgressCanary
+from remediator.watchers.customs import All, CustomWatches, Speaker
 from remediator.watchers.events import EventSink
 from remediator.watchers.facts import FactsSink, InstanceSink, NodeClaimSink, same_pod
 from remediator.watchers.handlers import HandlerPodSink
@@ -71,16 +74,19 @@ _OF_EVENTS = {
 }
 # Without these a new leader would know nothing: it stands for election once they are listed.
 _NEEDED = ("nodes", "leases", "vms", "vmis", "pods")
+# And for so long it waits to hear whether somebody else is at work. Of what is not installed one
+# discovery tells; what is installed and cannot be listed must not keep everybody from leading.
+_GUARD_WAIT_S = 10.0
 
 T = TypeVar("T", bound=KubeObject)
 F = TypeVar("F", bound=Facts)
-T_contra = TypeVar("T_contra", bound=KubeObject, contravariant=True)
 
 
 class WatcherSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the watches behave."""
 
     reflector: ReflectorSettings = ReflectorSettings()
+    discovery: DiscoverySettings = DiscoverySettings()
     # Some node renews its lease every few seconds, and the canary every second: a lease watch that
     # is silent for longer is half open, and is opened anew well before anybody's silence matters.
     lease_inactivity_timeout_s: float = 10.0
@@ -95,13 +101,39 @@ class WatchHealth(msgspec.Struct, frozen=True, kw_only=True):
     last_progress_at: float
     absent: bool  # the API does not have this resource (its CRD is not installed)
     objects: int
+    forbidden: bool = False  # RBAC does not let us read it
 
 
-class _Speaker(Sink[T_contra], Protocol[T_contra]):
-    """A reflector's sink that can also offer all it knows once more."""
+class _Watch(Protocol):
+    """What a reflector and the watch of a custom resource have in common."""
 
-    def again(self, obj: T_contra) -> None:
-        """Offer a known object once more."""
+    @property
+    def store(self) -> Mapping[Key, Any]:
+        """The objects."""
+        ...
+
+    @property
+    def synced(self) -> bool:
+        """The first list was complete."""
+        ...
+
+    @property
+    def absent(self) -> bool:
+        """The API does not have this resource."""
+        ...
+
+    @property
+    def forbidden(self) -> bool:
+        """RBAC does not let us read it."""
+        ...
+
+    @property
+    def last_progress_at(self) -> float:
+        """The moment up to which we provably saw the collection."""
+        ...
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
         ...
 
 
@@ -142,9 +174,19 @@ class InventoryWatchers:
         self._leases = LeaseSink(self._outlet, clock, self._canary)
         self._nodes = NodeSink(self._outlet, clock, label_keys, conditions)
         self._offer_again = asyncio.Event()
+        self._customs = CustomWatches(
+            transport,
+            self._outlet,
+            clock,
+            identity=identity,
+            reflector=settings.reflector,
+            discovery=settings.discovery,
+            on_settled=lambda: self._outlet.synced(FactKind.HANDS_OFF),
+        )
         # The order of ``republish``: nodes before what runs on them.
-        self._watches: dict[str, tuple[Reflector[Any], _Speaker[Any]]] = {}
-        self._node_store = self._watch("nodes", NODES, self._nodes)
+        self._watches: dict[str, tuple[_Watch, Speaker[Any]]] = {}
+        nodes = All[Node](self._nodes, *self._customs.node_sinks())
+        self._node_store = self._watch("nodes", NODES, nodes)
         self._watch("leases", NODE_LEASES, self._leases)
         self._watch("node-claims", MEDIK8S_LEASES, NodeClaimSink(self._outlet, clock))
         self._watch("vms", VIRTUAL_MACHINES, self._facts(FactKind.VM, vm_facts))
@@ -158,6 +200,7 @@ class InventoryWatchers:
         self._watch(
             "attachments", VOLUME_ATTACHMENTS, self._facts(FactKind.ATTACHMENT, attachment_facts)
         )
+        self._watches.update(self._customs.watches)
 
     @property
     def publishing(self) -> bool:
@@ -173,8 +216,9 @@ class InventoryWatchers:
         """Watch until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                for name, (reflector, _) in self._watches.items():
-                    tasks.create_task(reflector.run(), name=f"watch-{name}")
+                for name, (watch, _) in self._watches.items():
+                    tasks.create_task(watch.run(), name=f"watch-{name}")
+                tasks.create_task(self._customs.discovery.run(), name="watch-discovery")
                 tasks.create_task(self._speak(), name="watch-offers")
                 if self._canary is not None:
                     tasks.create_task(self._canary.run(), name="watch-canary")
@@ -211,22 +255,25 @@ class InventoryWatchers:
 
     async def listed(self) -> None:
         """Wait until everything that a leader needs was listed, or is known not to exist."""
-        while not all(  # noqa: ASYNC110 - nine flags of others; asked for once, at the start
-            reflector.synced or reflector.absent
-            for reflector, _ in (self._watches[name] for name in _NEEDED)
+        while not all(  # noqa: ASYNC110 - five flags of others; asked for once, at the start
+            watch.synced or watch.absent for watch, _ in (self._watches[name] for name in _NEEDED)
         ):
             await asyncio.sleep(_WAIT_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GUARD_WAIT_S):
+                await self._customs.settled.wait()
 
     def health(self) -> dict[str, WatchHealth]:
         """Return the state of each watch, by its name."""
         return {
             name: WatchHealth(
-                synced=reflector.synced,
-                last_progress_at=reflector.last_progress_at,
-                absent=reflector.absent,
-                objects=len(reflector.store),
+                synced=watch.synced,
+                last_progress_at=watch.last_progress_at,
+                absent=watch.absent,
+                objects=len(watch.store),
+                forbidden=watch.forbidden,
             )
-            for name, (reflector, _) in self._watches.items()
+            for name, (watch, _) in self._watches.items()
         }
 
     def last_beat(self, node: str) -> tuple[str, float] | None:
@@ -246,28 +293,31 @@ class InventoryWatchers:
         while True:
             await self._offer_again.wait()
             self._offer_again.clear()
-            for reflector, sink in self._watches.values():
-                if not await self._offer(reflector, sink):
+            settled = self._customs.settled.is_set()  # else it is told when it comes true
+            for watch, sink in self._watches.values():
+                if not await self._offer(watch, sink):
                     break
             else:
+                if settled:
+                    self._outlet.synced(FactKind.HANDS_OFF)
                 log.info(
                     "inventory_offered",
-                    objects={name: len(watch[0].store) for name, watch in self._watches.items()},
+                    objects={name: len(watch.store) for name, (watch, _) in self._watches.items()},
                 )
 
-    async def _offer(self, reflector: Reflector[Any], sink: _Speaker[Any]) -> bool:
+    async def _offer(self, watch: _Watch, sink: Speaker[Any]) -> bool:
         """Offer one watch's objects as they are by then; False where that has become pointless."""
         # Complete before the first slice: what is listed meanwhile is offered as it is seen, and
         # the sink itself tells when the list is complete.
-        synced = reflector.synced
-        for number, key in enumerate(list(reflector.store)):
+        synced = watch.synced
+        for number, key in enumerate(list(watch.store)):
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
                 while self._outlet.pending > _WAITING_MAX:  # noqa: ASYNC110 - a count, no event
                     await asyncio.sleep(_WAIT_S)
                 if self._offer_again.is_set() or not self._outlet.is_open:
                     return False
-            obj = reflector.store.get(key)
+            obj = watch.store.get(key)
             if obj is not None:
                 sink.again(obj)
         if synced:
@@ -294,7 +344,7 @@ class InventoryWatchers:
     def _facts(self, kind: FactKind, narrow: Callable[[T], F]) -> FactsSink[T, F]:
         return FactsSink(kind, narrow, self._outlet)
 
-    def _watch(self, name: str, resource: Resource[T], sink: _Speaker[T]) -> Mapping[Key, T]:
+    def _watch(self, name: str, resource: Resource[T], sink: Speaker[T]) -> Mapping[Key, T]:
         settings = self._settings.reflector
         if name == "leases":
             settings = msgspec.structs.replace(
