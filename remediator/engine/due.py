@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
-from remediator.engine import budgets
+from remediator.engine import budgets, cleanup
 from remediator.engine.chain import GuardRow
 from remediator.engine.context import Context
 from remediator.engine.evidence import READY
@@ -27,16 +27,21 @@ _UNPROVEN = frozenset(
 
 
 def node_due(context: Context, node: NodeFacts, row: Row, now: float) -> tuple[Due, ...]:
-    """Return everything that is due for a node; what is under way first, then the soonest."""
+    """Return everything that is due for a node.
+
+    First what is under way, then what waits for the world, then what waits for time, soonest first.
+    """
     incident = context.state.incident_on(f"node/{node.name}")
-    under_way = list(_under_way(context, node, incident))
-    waits = [*_of_evidence(context, node, now), *_of_incident(context, node, row, incident, now)]
+    under_way = list(_under_way(context, node, incident, now))
+    waits = list(_of_incident(context, node, row, incident, now))
+    if not _past_evidence(context, node, incident):
+        waits += _of_evidence(context, node, now)
     if context.evidence.own_health.relaxes_at is not None:
         relaxes_s = _left(context.evidence.own_health.relaxes_at, now)
         waits.append(
             Due(what="our own trouble counts for less, if nothing adds to it", in_s=relaxes_s)
         )
-    waits.sort(key=lambda due: (due.in_s is None, due.in_s or 0.0))
+    waits.sort(key=lambda due: (due.in_s is not None, due.in_s or 0.0))
     return (*under_way, *waits)
 
 
@@ -76,14 +81,28 @@ def _shadow(context: Context, now: float) -> Context:
     return shadow
 
 
+def _past_evidence(context: Context, node: NodeFacts, incident: Incident | None) -> bool:
+    """Whether the node is proven off: until its next boot no evidence turns anything."""
+    if incident is not None:
+        return incident.state in (IncidentState.FENCED, IncidentState.RECOVERING)
+    residue = context.state.residues.get(node.name)
+    return residue is not None and cleanup.owes(residue, node)
+
+
 def _left(at: float, now: float) -> float:
-    return round(max(0.0, at - now), 3)
+    return _positive(at - now)
+
+
+def _positive(seconds: float) -> float:
+    return round(max(0.0, seconds), 3)
 
 
 # --- what is under way ----------------------------------------------------------------------------
 
 
-def _under_way(context: Context, node: NodeFacts, incident: Incident | None) -> Iterator[Due]:
+def _under_way(
+    context: Context, node: NodeFacts, incident: Incident | None, now: float
+) -> Iterator[Due]:
     state = context.state
     action = state.pending.get(state.busy.get(f"node/{node.name}", ""))
     if action is not None:
@@ -94,6 +113,15 @@ def _under_way(context: Context, node: NodeFacts, incident: Incident | None) -> 
         done = sum(stage in DONE_STAGES for stage in stages)
         booting = sum(stage in BOOTING_STAGES for stage in stages)
         yield Due(what=f"{done} of {len(stages)} VMs done, {booting} booting")
+    residue = state.residues.get(node.name)
+    if residue is not None and incident is None:
+        retry_s = _left(residue.retry_at, now)
+        if retry_s > 0:
+            yield Due(what="taking our taints off is tried again", in_s=retry_s)
+        elif cleanup.owes(residue, node):
+            yield Due(what="our taints come off once it runs another boot")
+        else:
+            yield Due(what="our taints come off once it is Ready and renews its lease")
 
 
 # --- what evidence waits for ----------------------------------------------------------------------
@@ -101,17 +129,19 @@ def _under_way(context: Context, node: NodeFacts, incident: Incident | None) -> 
 
 def _of_evidence(context: Context, node: NodeFacts, now: float) -> Iterator[Due]:
     evidence, name = context.evidence, node.name
-    if name in evidence.leases.beats and not evidence.leases.silent(name):
-        left_s = evidence.limits_s(name)[1] - evidence.silence_s(name)
-        yield Due(
-            what="its lease counts as silent, unless renewed", in_s=round(max(0.0, left_s), 3)
-        )
+    leases, silence_s = evidence.leases, evidence.silence_s(name)
+    if name in leases.beats and not leases.silent(name):
+        left_s = evidence.limits_s(name)[1] - silence_s
+        yield Due(what="its lease counts as silent, unless renewed", in_s=_positive(left_s))
+    elif name in leases.beats:
+        missed, limit = leases.missed(name), context.settings.detection.lease_lost_after_beats
+        if 0 < missed < limit:
+            left_s = silence_s / missed * (limit - missed)
+            yield Due(what="its lease counts as lost, unless renewed", in_s=_positive(left_s))
     handlers = evidence.handlers
     if node.kubevirt and name in handlers.beats and not handlers.silent(name):
         left_s = handlers.limits_s(name)[1] - handlers.silence_s(name)
-        yield Due(
-            what="virt-handler counts as silent, unless it beats", in_s=round(max(0.0, left_s), 3)
-        )
+        yield Due(what="virt-handler counts as silent, unless it beats", in_s=_positive(left_s))
     detection = context.settings.detection
     holds = {rule.type: rule.hold_s for rule in detection.conditions}
     holds |= dict.fromkeys(READY, detection.degraded_after_s)
@@ -141,16 +171,6 @@ def _of_incident(
         until = fenced_at + context.settings.budgets.fence_cooldown_s
         if until > now:
             yield Due(what="its cool-down after the last fence ends", in_s=_left(until, now))
-    residue = state.residues.get(node.name)
-    if residue is not None and incident is None:
-        if residue.retry_at > now:
-            yield Due(
-                what="taking our taints off is tried again", in_s=_left(residue.retry_at, now)
-            )
-        elif residue.fenced_boot_id and node.boot_id == residue.fenced_boot_id:
-            yield Due(what="our taints come off once it runs another boot")
-        else:
-            yield Due(what="our taints come off once it is Ready and renews its lease")
     if incident is None:
         return
     if incident.retry_at > now:

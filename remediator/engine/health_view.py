@@ -14,7 +14,7 @@ from remediator.engine import budgets
 from remediator.engine.context import Context
 from remediator.engine.due import node_due
 from remediator.engine.health_limits import budget_lines, unheard
-from remediator.engine.model import NodeFacts, Subject, Verdict
+from remediator.engine.model import NodeFacts, Subject, Verdict, node_subject
 from remediator.engine.verdicts import decide
 from remediator.engine.view_lines import PROVEN, leader_line, own_line, standing_verdict
 from remediator.engine.views import (
@@ -75,10 +75,17 @@ def survey(
     for keys in _slices(watch.suspects(), _SICK_AT_ONCE):
         vms.look_at(keys)
         yield
-    for keys in _slices(vms.everybody(), _VMS_AT_ONCE):
+    for keys in _slices(list(context.inventory.vmis), _VMS_AT_ONCE):
         vms.count(keys)
         yield
-    nodes.listed.sort(key=lambda line: (_WORST_FIRST.get(line.verdict, 99), line.name))
+    for keys in _slices(list(context.inventory.vms), _VMS_AT_ONCE):
+        vms.count_without_vmi(keys)
+        yield
+    nodes.listed.sort(key=lambda found: (_WORST_FIRST.get(found[0], 99), found[1]))
+    lines: list[NodeLine] = []
+    for found in _slices(nodes.listed[:NODES_MAX], _NODES_AT_ONCE):
+        lines += [line for _, name in found if (line := _line(context, name, around.at))]
+        yield
     return ClusterView(
         at=around.at,
         leader=leader_line(context, around.at),
@@ -90,7 +97,7 @@ def survey(
             ZoneLine(zone=name, nodes=count.total(), verdicts=dict(count))
             for name, count in sorted(nodes.by_zone.items())
         ),
-        nodes=tuple(nodes.listed[:NODES_MAX]),
+        nodes=tuple(lines),
         nodes_more=max(0, len(nodes.listed) - NODES_MAX),
         vms=vms.counts.total(),
         vm_verdicts=dict(vms.counts),
@@ -105,13 +112,13 @@ class _Nodes:
 
     def __init__(self) -> None:
         self.by_zone: dict[str, Counter[str]] = defaultdict(Counter)
-        self.listed: list[NodeLine] = []
+        self.listed: list[tuple[Verdict, str]] = []  # that are not Healthy, or not yet done with
         self.unfenceable: list[str] = []
         self.doubtful: set[str] = set()  # nothing is concluded of what runs on them
 
     def add(self, context: Context, node: NodeFacts, now: float) -> None:
         row = decide(context.evidence.values(node, now))
-        incident = context.state.incident_on(f"node/{node.name}")
+        incident = context.state.incident_on(node_subject(node.name))
         residue = context.state.residues.get(node.name)
         proven = incident is not None and incident.state in PROVEN
         verdict = incident.verdict if incident is not None and proven else row.verdict
@@ -121,27 +128,36 @@ class _Nodes:
             self.doubtful.add(node.name)
         if not budgets.fence_method(context, node.name):
             self.unfenceable.append(node.name)
-        if verdict is Verdict.HEALTHY and incident is None and residue is None:
-            return
-        named, state = "", ""
-        if incident is not None:
-            named, state = incident.id, incident.state.value
-        elif residue is not None:
-            named, state = residue.incident, "over, our taints are left"
-        same = incident is not None and incident.verdict is verdict
-        self.listed.append(
-            NodeLine(
-                name=node.name,
-                zone=node.zone,
-                verdict=verdict,
-                row=incident.row if incident is not None and same else row.name,
-                since_s=standing_verdict(context, node, row, now)[1],
-                incident=named,
-                state=state,
-                vms=len(context.inventory.vmis_on(node.name)),
-                due=next(iter(node_due(context, node, row, now)), None),
-            )
-        )
+        if verdict is not Verdict.HEALTHY or incident is not None or residue is not None:
+            self.listed.append((verdict, node.name))
+
+
+def _line(context: Context, name: str, now: float) -> NodeLine | None:
+    """Return the line of one node; None where it has been deleted meanwhile."""
+    node = context.inventory.nodes.get(name)
+    if node is None:
+        return None
+    row = decide(context.evidence.values(node, now))
+    verdict, since_s = standing_verdict(context, node, row, now)
+    incident = context.state.incident_on(node_subject(name))
+    residue = context.state.residues.get(name)
+    named, state, row_name = "", "", row.name
+    if incident is not None:
+        named, state = incident.id, incident.state.value
+        row_name = incident.row if incident.verdict is verdict else row.name
+    elif residue is not None:
+        named, state = residue.incident, "over, our taints are left"
+    return NodeLine(
+        name=name,
+        zone=node.zone,
+        verdict=verdict,
+        row=row_name,
+        since_s=since_s,
+        incident=named,
+        state=state,
+        vms=len(context.inventory.vmis_on(name)),
+        due=next(iter(node_due(context, node, row, now)), None),
+    )
 
 
 def _vantages(context: Context, now: float) -> tuple[VantageLine, ...]:

@@ -11,7 +11,11 @@ _SHOWN = 3
 
 
 def near(name: str, names: Iterable[str]) -> list[str]:
-    """Return the names most like ``name``, the nearest first; none that is not like it."""
+    """Return the names most like ``name``, the nearest first; none that is not like it.
+
+    Names in Kubernetes have no capitals.
+    """
+    name = name.lower()
     likely = heapq.nlargest(_COMPARED, names, key=lambda other: (_shared(name, other), other))
     return difflib.get_close_matches(name, likely, n=_SHOWN, cutoff=0.6)
 

@@ -261,11 +261,6 @@ class VmCensus:
         self._now = now
         self._verdicts: dict[Key, Verdict] = {}
 
-    def everybody(self) -> list[Key]:
-        """Return the VMs, and the VMIs that no VirtualMachine owns."""
-        inventory = self._context.inventory
-        return [*inventory.vmis, *(key for key in inventory.vms if key not in inventory.vmis)]
-
     def look_at(self, keys: Sequence[Key]) -> None:
         """Take in VMs that give cause to look at them; before any is counted."""
         for key in keys:
@@ -280,18 +275,28 @@ class VmCensus:
                 self.sick.append(self._line(found, verdict, row, node))
 
     def count(self, keys: Sequence[Key]) -> None:
-        """Count VMs."""
-        known = self._context.inventory.synced
+        """Count VMIs; those of a host in doubt count as Unknown."""
+        inventory = self._context.inventory
         for key in keys:
-            vmi = self._context.inventory.vmis.get(key)
-            node = vmi.node if vmi is not None else ""
-            if not self._is_here(node):
+            vmi = inventory.vmis.get(key)
+            if vmi is None or not self._is_here(vmi.node):
                 continue
             verdict = self._verdicts.get(key, Verdict.HEALTHY)
-            if not known or node in self._doubtful:
+            if vmi.node in self._doubtful or not inventory.synced:
                 verdict = Verdict.UNKNOWN
-            stopped = vmi is None and verdict is Verdict.HEALTHY
-            self.counts[STOPPED if stopped else verdict.value] += 1
+            self.counts[verdict.value] += 1
+
+    def count_without_vmi(self, keys: Sequence[Key]) -> None:
+        """Count VMs, but for those whose VMI was counted."""
+        inventory = self._context.inventory
+        for key in keys:
+            if key in inventory.vmis or not self._is_here(""):
+                continue
+            verdict = self._verdicts.get(key)
+            if not inventory.synced:
+                verdict = Verdict.UNKNOWN
+            stopped = verdict in (None, Verdict.HEALTHY)
+            self.counts[STOPPED if stopped or verdict is None else verdict.value] += 1
 
     def _is_here(self, node: str) -> bool:
         """Whether something on this node belongs to the zone; what is on no node is in none."""

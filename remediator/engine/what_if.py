@@ -11,7 +11,7 @@ from itertools import combinations
 
 import msgspec
 
-from remediator.engine.evidence import PlaneValues
+from remediator.engine.evidence import SILENT, PlaneValues
 from remediator.engine.model import Verdict
 from remediator.engine.verdicts import PLANES, decide
 from remediator.engine.views import WhatIf
@@ -19,7 +19,7 @@ from remediator.engine.views import WhatIf
 # What a plane may come to say, in the order in which it is tried. A lease that is "quiet" (late) is
 # on its way to up or silent, and one that is "unknown" is our own deafness: neither is evidence.
 SAYS: dict[str, tuple[str, ...]] = {
-    "lease": ("up", "silent"),
+    "lease": ("up", "silent", "lost"),
     "network": ("up", "down", "unknown"),
     "handler": ("up", "silent", "down", "unknown"),
     "storage": ("up", "down", "unknown"),
@@ -59,6 +59,18 @@ def what_if(values: PlaneValues, speaking: Collection[str]) -> tuple[WhatIf, ...
     return tuple(sorted(found.values(), key=_nearness))
 
 
+def changed(values: PlaneValues, changes: dict[str, str]) -> PlaneValues:
+    """Return the values as they would be if some said something else.
+
+    What virt-handler and storage said before the lease fell silent is no sign of life afterwards
+    (evidence.py), so where a renewed lease is taken away, their "up" goes with it.
+    """
+    if changes.get("lease") in SILENT and values.lease not in SILENT:
+        stale = [plane for plane in ("handler", "storage") if getattr(values, plane) == "up"]
+        changes = dict.fromkeys(stale, "unknown") | changes
+    return msgspec.structs.replace(values, **changes)
+
+
 def _changes(values: PlaneValues, planes: Sequence[str]) -> Iterator[tuple[str, str]]:
     for plane in planes:
         for value in SAYS[plane]:
@@ -73,7 +85,7 @@ def _note(
     *,
     but: Collection[Verdict] = (),
 ) -> None:
-    row = decide(msgspec.structs.replace(values, **dict(changes)))
+    row = decide(changed(values, dict(changes)))
     if row.verdict is decide(values).verdict or row.verdict in but:
         return
     key = (*(plane for plane, _ in changes), row.name)
