@@ -143,6 +143,11 @@ class NetworkFaults:
         self._reach.borrow_address(node, client)
         return self._note("borrow-address", node, f"answers {client}")
 
+    def api_latency(self, seconds: float) -> FaultEntry:
+        """Add this to every answer of the API server, until changed or ``api`` ends all."""
+        self._api.latency_s = seconds
+        return self._note("api-latency", "api", f"{seconds:g} s")
+
     def packet_loss(self, share: float) -> FaultEntry:
         """Lose this share of the probes' packets."""
         self._reach.loss = share

@@ -246,6 +246,10 @@ class Stage(ObjectVerbs, PeopleVerbs, Rehearsal):
             replica.start_over()
         self.note("NATS up")
 
+    async def do_handler_restart(self, node: str, away_s: float) -> None:
+        self.note(f"virt-handler of {node} is replaced, and away for {away_s:g} s")
+        await self.cluster.hosts[node].handler_pod.replace(away_s)
+
     # --- verbs: vantage points, clocks, and what any program may say -----------------------------
 
     def do_kill_prober(self, name: str) -> None:

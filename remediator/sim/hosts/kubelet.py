@@ -94,7 +94,9 @@ class Kubelet(HostProcess):
         settings = self.host.settings
         await self.sleep(self.rng.uniform(0.0, first_within_s))
         while True:
-            await self._renew()
+            lost = settings.lease_lost_share > 0 and self.rng.random() < settings.lease_lost_share
+            if not lost:
+                await self._renew()
             # JitterUntil: period to period * (1 + factor).
             jitter = 1.0 + settings.lease_jitter * self.rng.random()
             await self.sleep(settings.lease_period_s * jitter)

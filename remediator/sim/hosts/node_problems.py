@@ -54,7 +54,7 @@ class NodeProblems(HostProcess):
     def report(self, type_: str, status: str, reason: str, message: str) -> None:
         """Let a condition be so from now on."""
         if is_kubelets(type_):
-            if status == "False":
+            if status == ("True" if type_ == "Ready" else "False"):
                 self.pressures.pop(type_, None)
             else:
                 self.pressures[type_] = (status, reason, message)
@@ -66,7 +66,7 @@ class NodeProblems(HostProcess):
     def mend(self) -> None:
         """Let every condition be good again."""
         for type_ in [*self.pressures, *self._wanted]:
-            self.report(type_, "False", "", "")
+            self.report(type_, "True" if type_ == "Ready" else "False", "", "")
 
     def _condition(self, type_: str, status: str, reason: str, message: str) -> Obj:
         now = rfc3339(self._host.now())

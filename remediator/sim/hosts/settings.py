@@ -21,6 +21,8 @@ class HostSettings:
     """k8s component-helpers lease controller: JitterUntil factor 0.04."""
     lease_duration_s: int = 40
     """k8s kubelet: nodeLeaseDurationSeconds."""
+    lease_lost_share: float = 0.0
+    """Of the renewals: so many are never sent. A real kubelet loses none in peace."""
     lease_tries: int = 5
     """k8s lease controller: maxUpdateRetries, one after the other."""
     status_check_s: float = 10.0
