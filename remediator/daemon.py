@@ -37,6 +37,7 @@ from remediator.exit_codes import ExitCode
 from remediator.fence_config.shorthand import from_device
 from remediator.fence_settings import RedfishDevice
 from remediator.health import measure, readiness
+from remediator.health_desk import HealthDesk
 from remediator.journal.projector import Projector
 from remediator.journal.schema import StoreError
 from remediator.journal.store import DecisionStore
@@ -201,10 +202,12 @@ async def _run(settings: Settings) -> None:
 
         connection.on_reconnect.append(back)
         publisher.on_loss.append(replica.start_over)
+        desk = HealthDesk(replica, connection, clock, settings.engine.detection)
         app = make_app(
             readiness=lambda: readiness(replica, connection, projector, clock.now()),
             journal=store,
             now=clock.now,
+            health=desk,
         )
         log.info(
             "starting",
@@ -220,6 +223,7 @@ async def _run(settings: Settings) -> None:
             tasks.create_task(projector.run(), name="projector")
             tasks.create_task(measure(replica, connection, publisher, clock), name="metrics")
             tasks.create_task(lag.run(), name="lag")
+            tasks.create_task(desk.run(), name="health-desk")
             if server is not None:
                 tasks.create_task(server.run(), name="nats-server")
             try:

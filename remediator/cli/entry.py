@@ -23,6 +23,7 @@ _COMMANDS = {
     "run": ("remediator.cli.run", "run"),
     "probe": ("remediator.cli.probe", "probe"),
     "demo": ("remediator.cli.demo", "demo"),
+    "health": ("remediator.cli.health", "health"),
     "decisions": ("remediator.cli.decisions", "decisions"),
     "policy": ("remediator.cli.policies", "policy"),
     "config": ("remediator.cli.configuration", "config"),

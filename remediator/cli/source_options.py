@@ -16,31 +16,41 @@ from remediator.cli.settings_options import load_settings
 from remediator.exit_codes import ExitCode
 
 if typing.TYPE_CHECKING:
+    from remediator.bus.connection import BusConnection
     from remediator.cli.sources import DecisionSource, SqliteSource
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
 
+_CONFIG = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    envvar="REMEDIATOR_CONFIG",
+    metavar="FILE",
+    help="Settings with the login for --nats.",
+)
+_SERVER = click.option(
+    "--server",
+    metavar="URL",
+    envvar="REMEDIATOR_SERVER",
+    help=f"Ask a daemon's API (default {DEFAULT_SERVER}).",
+)
+
+
 class SourceChoice(msgspec.Struct, frozen=True, kw_only=True):
     """What the user said about where to read."""
 
-    server: str | None
-    db: Path | None
-    nats: str | None
-    config_file: Path | None
+    server: str | None = None
+    db: Path | None = None
+    nats: str | None = None
+    config_file: Path | None = None
 
 
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--server``, ``--db``, ``--nats`` and ``--config`` to a command."""
     for option in (
-        click.option(
-            "--config",
-            "config_file",
-            type=click.Path(path_type=Path),
-            envvar="REMEDIATOR_CONFIG",
-            metavar="FILE",
-            help="Settings with the login for --nats.",
-        ),
+        _CONFIG,
         click.option("--nats", metavar="URL", help="Read the journal from NATS itself."),
         click.option(
             "--db",
@@ -48,12 +58,18 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="FILE",
             help="Read a daemon's SQLite file (journal.sqlite).",
         ),
-        click.option(
-            "--server",
-            metavar="URL",
-            envvar="REMEDIATOR_SERVER",
-            help=f"Ask a daemon's API (default {DEFAULT_SERVER}).",
-        ),
+        _SERVER,
+    ):
+        command = option(command)
+    return command
+
+
+def live_source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--server``, ``--nats`` and ``--config``: for what only a running leader knows."""
+    for option in (
+        _CONFIG,
+        click.option("--nats", metavar="URL", help="Ask whoever leads, over NATS."),
+        _SERVER,
     ):
         command = option(command)
     return command
@@ -120,15 +136,31 @@ def _local_file(choice: SourceChoice, error: CommandError) -> SqliteSource:
 
 @asynccontextmanager
 async def _from_nats(choice: SourceChoice) -> AsyncIterator[DecisionSource]:
-    settings = load_settings(choice.config_file, {"nats.url": choice.nats}).nats
-    from remediator.bus.connection import connect  # noqa: PLC0415 - nats-py costs 150 ms
-    from remediator.bus.journal_stream import (  # noqa: PLC0415 - the same
+    from remediator.bus.journal_stream import (  # noqa: PLC0415 - nats-py costs 150 ms
         JournalGapError,
         NatsJournal,
     )
-    from remediator.bus.protocols import BusUnavailableError  # noqa: PLC0415 - the same
-    from remediator.bus.settings import EMBEDDED, redacted  # noqa: PLC0415 - the same
+    from remediator.bus.settings import redacted  # noqa: PLC0415 - the same
     from remediator.cli.sources import StreamSource  # noqa: PLC0415 - the same
+
+    try:
+        async with nats_connection(choice) as connection:
+            source = StreamSource(NatsJournal(connection), redacted(connection.settings.url))
+            try:
+                yield source
+            finally:
+                source.close()
+    except JournalGapError as error:
+        raise CommandError(ExitCode.JOURNAL, f"{error}; see: decisions verify") from error
+
+
+@asynccontextmanager
+async def nats_connection(choice: SourceChoice) -> AsyncIterator[BusConnection]:
+    """Connect to the NATS of ``--nats``, with the login of the settings."""
+    settings = load_settings(choice.config_file, {"nats.url": choice.nats}).nats
+    from remediator.bus.connection import connect  # noqa: PLC0415 - nats-py costs 150 ms
+    from remediator.bus.protocols import BusUnavailableError  # noqa: PLC0415 - the same
+    from remediator.bus.settings import EMBEDDED  # noqa: PLC0415 - the same
 
     if settings.url == EMBEDDED:
         raise CommandError(
@@ -137,14 +169,8 @@ async def _from_nats(choice: SourceChoice) -> AsyncIterator[DecisionSource]:
     try:
         connection = await connect(settings, "remediator-cli")
         try:
-            source = StreamSource(NatsJournal(connection), redacted(settings.url))
-            try:
-                yield source
-            finally:
-                source.close()
+            yield connection
         finally:
             await connection.close()
     except BusUnavailableError as error:
         raise CommandError(ExitCode.NO_NATS, str(error)) from error
-    except JournalGapError as error:
-        raise CommandError(ExitCode.JOURNAL, f"{error}; see: decisions verify") from error

@@ -1,0 +1,153 @@
+"""Answers ``remediator health``: the leader from its engine, every other replica by asking it.
+
+The engine lives on the event loop, and so do its views: nothing is copied and no thread looks on.
+A view of the whole cluster is made a slice at a time, and between slices the loop goes on; each
+line is true at the moment it was made. Askers who come together share one view.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Generator
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from remediator.bus import subjects
+from remediator.bus.connection import BusConnection
+from remediator.bus.protocols import BusUnavailableError, NobodyAnswersError
+from remediator.bus.queries import Answerer
+from remediator.clock import Clock
+from remediator.engine import health_view, node_view, vm_view
+from remediator.engine.settings import DetectionSettings
+from remediator.engine.views import NoSuch, Surroundings, WatchLine
+from remediator.health_query import HealthAnswer, HealthQuery, ask_leader, decode_query, encode
+from remediator.leader import Term
+from remediator.own_health import quiet_limit_s
+from remediator.replica import Replica
+
+log = structlog.get_logger(__name__)
+
+SHARED_FOR_S = 1.0  # a view of the cluster answers everybody who asks within this
+VIEWS_KEPT = 64  # zones whose view is shared
+
+T = TypeVar("T")
+
+
+class HealthDesk:
+    """One replica's answers."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        connection: BusConnection,
+        clock: Clock,
+        detection: DetectionSettings,
+    ) -> None:
+        self._replica = replica
+        self._connection = connection
+        self._clock = clock
+        self._detection = detection
+        self._one_at_a_time = asyncio.Lock()
+        self._shared: dict[str, tuple[float, HealthAnswer]] = {}  # zone -> when made, answer
+        self._shared_of: Term | None = None
+
+    async def run(self) -> None:
+        """Answer over NATS while this replica leads, until cancelled."""
+        await Answerer(self._connection, subjects.QUERY_HEALTH, self.on_question).run()
+
+    async def answer(self, query: HealthQuery) -> HealthAnswer:
+        """Return the leader's answer, or say why there is none. Never raises."""
+        own = await self._own(query)
+        if own is not None:
+            return own
+        holder = self._replica.elector.holder
+        me = f"this daemon follows {holder}" if holder else "this daemon knows of no leader"
+        try:
+            return await ask_leader(self._connection, query)
+        except NobodyAnswersError:
+            return HealthAnswer(status=503, detail=f"{me}, and nobody answers as leader")
+        except BusUnavailableError as error:
+            return HealthAnswer(status=503, detail=f"{me}, and cannot reach the leader: {error}")
+
+    async def on_question(self, payload: bytes) -> bytes | None:
+        """Answer what came over NATS; None where this replica does not lead."""
+        try:
+            query = decode_query(payload)
+        except ValueError as error:
+            answer = HealthAnswer(status=400, detail=f"not a question: {error}")
+            return encode(answer) if self._leads() else None
+        own = await self._own(query)
+        return None if own is None else encode(own)
+
+    def _leads(self) -> bool:
+        return self._replica.elector.leader and self._replica.term is not None
+
+    async def _own(self, query: HealthQuery) -> HealthAnswer | None:
+        """Answer from this replica's engine; None where it does not lead, or has just ceased to."""
+        if not self._leads():
+            return None
+        term = self._replica.term
+        answer = await self._make(query)
+        return answer if self._leads() and self._replica.term is term else None
+
+    async def _make(self, query: HealthQuery) -> HealthAnswer:
+        if query.view == "cluster":
+            return await self._cluster(query.zone)
+        engine, around = self._replica.engine, self._surroundings()
+        if query.view == "node":
+            return _answer(node_view.view(engine.context, engine.vms, around, query.name))
+        return _answer(
+            vm_view.view(engine.context, engine.vms, around, query.namespace, query.name)
+        )
+
+    async def _cluster(self, zone: str) -> HealthAnswer:
+        async with self._one_at_a_time:
+            if self._shared_of is not self._replica.term:
+                self._shared, self._shared_of = {}, self._replica.term
+            made_at, shared = self._shared.get(zone, (0.0, None))
+            if shared is not None and self._clock.now() - made_at <= SHARED_FOR_S:
+                return shared
+            around, engine = self._surroundings(), self._replica.engine
+            work = health_view.survey(engine.context, engine.vms, around, zone=zone)
+            answer = _answer(await _by_slices(work))
+            if len(self._shared) >= VIEWS_KEPT:
+                self._shared.clear()
+            self._shared[zone] = (around.at, answer)
+            return answer
+
+    def _surroundings(self) -> Surroundings:
+        now = self._clock.now()
+        return Surroundings(
+            at=now,
+            watches=tuple(
+                WatchLine(
+                    name=name,
+                    synced=watch.synced,
+                    absent=watch.absent,
+                    quiet_s=max(0.0, now - watch.last_progress_at) if watch.synced else None,
+                    limit_s=quiet_limit_s(name, self._detection),
+                )
+                for name, watch in self._replica.watchers.health().items()
+            ),
+        )
+
+
+def _answer(view: msgspec.Struct) -> HealthAnswer:
+    if isinstance(view, NoSuch):
+        return HealthAnswer(status=404, detail=view.detail)
+    return HealthAnswer(status=200, view=msgspec.Raw(msgspec.json.encode(view)))
+
+
+async def _by_slices(work: Generator[None, None, T]) -> T:
+    """Run it to its end and return its result, with a turn for everybody else after each slice."""
+    with contextlib.closing(work):
+        while True:
+            try:
+                next(work)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+            await asyncio.sleep(0)
