@@ -19,6 +19,7 @@ import cold_sync
 import decode
 import end_to_end
 import engine
+import intake
 from table import Row, show
 
 from remediator import logs
@@ -62,6 +63,10 @@ def _engine(size: Size, _directory: Path) -> list[Row]:
     return engine.measure(size.nodes, size.vms, size.beats)
 
 
+def _intake(size: Size, _directory: Path) -> list[Row]:
+    return asyncio.run(intake.measure(size.nodes, 10))
+
+
 def _end_to_end(size: Size, directory: Path) -> list[Row]:
     load = end_to_end.Load(nodes=size.nodes, vms=size.vms, per_s=size.per_s, seconds=size.seconds)
     return asyncio.run(end_to_end.measure(directory, load))
@@ -83,6 +88,7 @@ _PARTS = {
     "decode": _decode,
     "bus": _bus,
     "engine": _engine,
+    "intake": _intake,
     "end-to-end": _end_to_end,
     "sync": _sync,
     "sync-disks": _sync_disks,

@@ -156,6 +156,7 @@ class Term:
             if now >= min(next_tick_at, self._wake_at):
                 self._wake_at = float("inf")
                 next_tick_at = now + TICK_S
+                self._intake.tell_metrics()
                 await self._carry_out(self._engine.handle(Tick(), now))
             for _ in range(min(BATCH, len(self._events))):
                 effects = self._engine.handle(self._events.popleft(), self._clock.now())

@@ -243,9 +243,9 @@ class Metrics:
         process_collector.ProcessCollector(registry=self.registry)
         platform_collector.PlatformCollector(registry=self.registry)
 
-    def signal(self, plane: str, reading: str) -> None:
-        """Count one observation."""
-        self._signals[plane, reading].inc()
+    def signals(self, plane: str, reading: str, count: int) -> None:
+        """Count observations."""
+        self._signals[plane, reading].inc(count)
 
     def refused(self, reason: str) -> None:
         """Count one message that was not let in; reasons are a fixed list."""

@@ -94,6 +94,6 @@ def test_incidents_that_ended_go_back_to_zero(metrics):
 
 
 def test_every_plane_has_its_signals_from_the_start(metrics):
-    metrics.signal("lease", "up")
+    metrics.signals("lease", "up", 1)
     assert value(metrics, "remediator_signals_total", plane="lease", reading="up") == 1
     assert value(metrics, "remediator_signals_total", plane="power", reading="down") == 0

@@ -29,7 +29,7 @@ PAYLOAD_BYTES_MAX: Final = 16 * 1024  # of a signal; the longest of ours has abo
 # thirteen seconds; a repeat under the same Nats-Msg-Id is NATS's to drop, for two minutes.
 REMEMBERED: Final = 65_536
 # Subjects and sources whose checks are remembered; a large cluster has 50,000 subjects.
-ADDRESSES_MAX: Final = 131_072
+PLACES_MAX: Final = 131_072
 SPEAKERS_MAX: Final = 16_384
 
 # Odd times, only counted: so far from our clock, or so much further than the source's signal
@@ -43,12 +43,29 @@ MARK_AHEAD_S: Final = 5.0
 class _Speaker:
     """What is remembered of one source on one plane."""
 
-    __slots__ = ("always", "offset_s", "token")
+    __slots__ = ("offset_s", "token")
 
-    def __init__(self, token: str, *, always: bool) -> None:
+    def __init__(self, token: str) -> None:
         self.token = token
-        self.always = always  # it may speak of every subject
         self.offset_s: float | None = None  # its last time less ours
+
+
+class _Place:
+    """What is remembered of one NATS subject, and of the source and aspect heard there last.
+
+    What follows from these three is worked out once: nearly all subjects have one source.
+    """
+
+    __slots__ = ("address", "aspect", "closed", "key", "last_at", "source", "speaker")
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.source = ""  # none yet: no signal has an empty one
+        self.aspect = ""
+        self.closed: RefusedError | None = None  # to this source, if it is not ours
+        self.key = 0
+        self.last_at = 0.0
+        self.speaker = _Speaker("")
 
 
 class Intake:
@@ -73,12 +90,11 @@ class Intake:
         self._dead_letters = dead_letters or DeadLetters(None, metrics=metrics)
         self._origin = origin
         self._metrics = metrics
-        self._addresses: dict[str, Address] = {}
+        self._places: dict[str, _Place] = {}
         self._speakers: dict[tuple[str, str], _Speaker] = {}
         self._seen: set[int] = set()
         self._seen_before: set[int] = set()
-        self._times: dict[int, float] = {}
-        self._times_before: dict[int, float] = {}
+        self._untold: dict[tuple[str, str], int] = {}
         self.accepted = 0
         self.duplicates = 0
         self.refused: Counter[Refusal] = Counter()
@@ -87,40 +103,53 @@ class Intake:
     def take(self, subject: str, payload: bytes) -> Event | None:
         """Return the event of a message, None where it is refused or a repeat. Never raises."""
         now = self._clock.now()
-        address = self._addresses.get(subject)
+        place = self._places.get(subject)
         try:
-            if address is None:
+            if place is None:
                 if not subjects.is_signal(subject):
                     return self._ours(subject, payload, now)
-                address = self._address(subject)
+                place = self._place(subject)
             signal = _decoded(payload)
-            speaker = self._check(address, signal)
+            self._check(place, signal)
         except RefusedError as refused:
             self.refused[refused.reason] += 1
             self._dead_letters.put(subject, payload, refused, now)
             return None
-        key = hash((address.key, signal.source, signal.aspect))
-        if self._repeated(key, signal):
+        # Hashes stand for signals. Python salts those of texts for each process, so that nobody
+        # can make two that agree; by chance one in 10^14 signals is taken for a repeat.
+        seen = hash((place.key, signal.at, id(signal.reading), signal.first))
+        if seen in self._seen or seen in self._seen_before:
             self.duplicates += 1
             self._metrics.duplicates.inc()
             return None
-        self._note_time(key, signal.at, now, speaker)
+        self._seen.add(seen)
+        if len(self._seen) >= REMEMBERED:
+            self._seen_before, self._seen = self._seen, set()
+        self._note_time(place, signal.at, now)
         self.accepted += 1
-        self._metrics.signal(address.plane_name, signal.reading.value)
+        counted = (place.address.plane_name, signal.reading._value_)
+        self._untold[counted] = self._untold.get(counted, 0) + 1
         return SignalSeen(signal=signal)
+
+    def tell_metrics(self) -> None:
+        """Count in the metrics what was let in; call it now and then: one by one is dear."""
+        for (plane, reading), count in self._untold.items():
+            self._metrics.signals(plane, reading, count)
+        self._untold.clear()
 
     # --- signals ----------------------------------------------------------------------------------
 
-    def _address(self, subject: str) -> Address:
+    def _place(self, subject: str) -> _Place:
         """Return what a subject says. Raises RefusedError."""
-        address = parse(subject)
-        if len(self._addresses) >= ADDRESSES_MAX:
-            self._addresses.clear()
-        self._addresses[subject] = address
-        return address
+        place = _Place(parse(subject))
+        if len(self._places) >= PLACES_MAX:
+            self._places.clear()
+        self._places[subject] = place
+        return place
 
-    def _check(self, address: Address, signal: Signal) -> _Speaker:
+    def _check(self, place: _Place, signal: Signal) -> None:
         """See that a signal may be believed to be what it says it is. Raises RefusedError."""
+        address = place.address
         if signal.plane is not address.plane or signal.subject != address.subject:
             raise RefusedError(
                 Refusal.MISMATCH,
@@ -132,86 +161,57 @@ class Intake:
                 Refusal.WRONG_READING,
                 f"plane {address.plane} gives no {signal.reading} of a {address.subject.kind}",
             )
-        source = signal.source
-        if not (
-            source.isprintable()
-            and signal.detail.isprintable()
-            and signal.aspect.isprintable()
-            and signal.zone.isprintable()
-            and signal.by.isprintable()
-        ):
+        if not f"{signal.detail}{signal.zone}{signal.by}".isprintable():
             text.check(signal)
+        if signal.source != place.source or signal.aspect != place.aspect:
+            self._meet(place, signal)
+        if place.closed is not None and not (self._origin and signal.by == self._origin):
+            raise RefusedError(place.closed.reason, place.closed.why)
+
+    def _meet(self, place: _Place, signal: Signal) -> None:
+        """Take up another source or aspect at a place. Raises RefusedError."""
+        text.check(signal)
+        address, source, aspect = place.address, signal.source, signal.aspect
         speaker = self._speakers.get((address.plane_name, source))
         if speaker is None:
-            speaker = self._speaker(address, source)
-        self._check_tail(address, signal, speaker)
-        if self._sources is None or speaker.always or (self._origin and signal.by == self._origin):
-            return speaker
-        self._sources.check(address.plane, source, address.subject)
-        return speaker
-
-    def _speaker(self, address: Address, source: str) -> _Speaker:
-        if len(self._speakers) >= SPEAKERS_MAX:
-            self._speakers.clear()
-        always = self._sources is None or self._sources.always(address.plane, source)
-        speaker = _Speaker(subjects.tail_token(source), always=always)
-        self._speakers[address.plane_name, source] = speaker
-        return speaker
-
-    def _check_tail(self, address: Address, signal: Signal, speaker: _Speaker) -> None:
-        """See that what the subject says of source and aspect is so. Raises RefusedError."""
+            if len(self._speakers) >= SPEAKERS_MAX:
+                self._speakers.clear()
+            speaker = _Speaker(subjects.tail_token(source))
+            self._speakers[address.plane_name, source] = speaker
         if address.source and address.source != speaker.token:
             raise RefusedError(
                 Refusal.MISMATCH,
-                f"the document is of {signal.source[:80]!r}, its subject of {address.source!r}",
+                f"the document is of {source[:80]!r}, its subject of {address.source!r}",
             )
-        if address.aspect and not (
-            signal.aspect and address.aspect == subjects.tail_token(signal.aspect)
-        ):
+        if address.aspect and not (aspect and address.aspect == subjects.tail_token(aspect)):
             raise RefusedError(
                 Refusal.MISMATCH,
-                f"the document's aspect is {signal.aspect[:80]!r}, its subject's "
-                f"{address.aspect!r}",
+                f"the document's aspect is {aspect[:80]!r}, its subject's {address.aspect!r}",
             )
-        if address.subject.kind == "vantage" and signal.source != address.subject.name:
+        if address.subject.kind == "vantage" and source != address.subject.name:
             raise RefusedError(
                 Refusal.WRONG_SOURCE, "a vantage point's own life is told by nobody else"
             )
+        place.closed = None
+        if self._sources is not None:
+            place.closed = self._sources.judge(address.plane, source, address.subject)
+        place.source, place.aspect, place.speaker = source, aspect, speaker
+        place.key = hash((address.key, source, aspect))
+        place.last_at = signal.at
 
-    def _repeated(self, key: int, signal: Signal) -> bool:
-        """Whether this very signal was taken in before; from now on it was.
-
-        Hashes stand for signals. Python salts those of texts for each process, so that nobody can
-        make two that agree; by chance one in 10^14 signals is taken for a repeat.
-        """
-        seen = hash((key, signal.at, id(signal.reading), signal.first))
-        if seen in self._seen:
-            return True
-        repeated = seen in self._seen_before
-        self._seen.add(seen)
-        if len(self._seen) >= REMEMBERED:
-            self._seen_before, self._seen = self._seen, set()
-        return repeated
-
-    def _note_time(self, key: int, at: float, now: float, speaker: _Speaker) -> None:
+    def _note_time(self, place: _Place, at: float, now: float) -> None:
         """Count what is odd about a source's time; nothing follows from it here."""
+        speaker = place.speaker
         offset_s = at - now
         if not -SKEW_S <= offset_s <= SKEW_S:
             self._odd("future" if offset_s > 0 else "past")
         before_s = speaker.offset_s
-        speaker.offset_s = offset_s
         if before_s is not None and not -JUMP_S <= offset_s - before_s <= JUMP_S:
             self._odd("jump")
-        times = self._times
-        last_at = times.get(key)
-        if last_at is None:
-            last_at = self._times_before.get(key, at)
-            if len(times) >= REMEMBERED:
-                self._times_before, self._times = times, {}
-                times = self._times
-        if at < last_at:
+        speaker.offset_s = offset_s
+        if at < place.last_at:
             self._odd("out-of-order")
-        times[key] = at
+        place.last_at = at
 
     def _odd(self, oddity: str) -> None:
         self.odd_times[oddity] += 1

@@ -59,16 +59,12 @@ class _Known:
         self._name = _compiled((settings.name,))
         self._subjects = _compiled(settings.subjects)
         self._planes = frozenset(settings.planes)
-        self.anything = "*" in settings.subjects
 
     def named(self, source: str) -> bool:
         return self._name.fullmatch(source) is not None
 
     def speaks(self, plane: Plane, subject: Subject) -> bool:
         return plane in self._planes and self._subjects.fullmatch(str(subject)) is not None
-
-    def speaks_on(self, plane: Plane) -> bool:
-        return plane in self._planes
 
 
 class Sources:
@@ -78,31 +74,22 @@ class Sources:
         self._require_known = settings.require_known
         self._known = tuple(_Known(known) for known in settings.known)
 
-    def always(self, plane: Plane, source: str) -> bool:
-        """Whether a source may speak of every subject of a plane, so that the answer will last."""
-        named = [known for known in self._known if known.named(source)]
-        if not named:
-            return not self._closed(plane)
-        return any(known.anything and known.speaks_on(plane) for known in named)
-
-    def check(self, plane: Plane, source: str, subject: Subject) -> None:
-        """See that a source may say this. Raises RefusedError."""
+    def judge(self, plane: Plane, source: str, subject: Subject) -> RefusedError | None:
+        """Return why a source may not say this, None where it may."""
         named = [known for known in self._known if known.named(source)]
         if any(known.speaks(plane, subject) for known in named):
-            return
+            return None
         if named:
-            raise RefusedError(
+            return RefusedError(
                 Refusal.WRONG_SOURCE,
                 f"signals.known does not let {source[:80]!r} speak of {subject} on plane {plane}",
             )
-        if self._closed(plane):
-            raise RefusedError(
+        if self._require_known or plane in RESERVED:
+            return RefusedError(
                 Refusal.UNKNOWN_SOURCE,
                 f"plane {plane} is not open to {source[:80]!r}: it is not in signals.known",
             )
-
-    def _closed(self, plane: Plane) -> bool:
-        return self._require_known or plane in RESERVED
+        return None
 
 
 def _compiled(patterns: Iterable[str]) -> re.Pattern[str]:
