@@ -27,6 +27,7 @@ _COMMANDS = {
     "decisions": ("remediator.cli.decisions", "decisions"),
     "policy": ("remediator.cli.policies", "policy"),
     "config": ("remediator.cli.configuration", "config"),
+    "schema": ("remediator.cli.schema", "schema"),
     "version": ("remediator.cli.version", "version"),
 }
 
