@@ -8,12 +8,15 @@ import msgspec
 
 from remediator.engine.model import ProofKind, Verdict
 from remediator.engine.rules import STEPS, Policy
+from remediator.engine.vm_verdicts import TABLE as VM_TABLE
 
 API_VERSION = "remediator.io/v1alpha1"
 KIND = "RemediationPolicy"
 
 # Verdicts after which this version has a plan. Others are reported and never acted on.
 ACTED_ON = (Verdict.DEAD, Verdict.UNREACHABLE)
+# Verdicts on VMs: no policy of nodes can answer them.
+OF_VMS = frozenset(row.verdict for row in VM_TABLE)
 
 _DEFAULTS = Policy(name="", source="", content_hash="", verdicts=())
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from remediator.engine.rules import STEPS, Policy
-from remediator.policy.document import ACTED_ON, PolicyDocument
+from remediator.policy.document import ACTED_ON, OF_VMS, PolicyDocument
 from remediator.strict_yaml import Document, YamlError, load_all, read_text
 from remediator.typed_tree import Path as KeyPath
 from remediator.typed_tree import Problem, convert, dotted
@@ -146,8 +146,11 @@ def _check(written: PolicyDocument, document: Document) -> Iterator[Problem]:
     for at, verdict in enumerate(spec.verdicts):
         if verdict not in ACTED_ON:
             known = " and ".join(ACTED_ON)
+            what = "is a verdict on VMs, and this policy is of nodes"
+            if verdict not in OF_VMS:
+                what = "has no plan"
             yield Problem(
-                ("spec", "verdicts", at), f"{verdict} has no plan; only {known} can be acted on"
+                ("spec", "verdicts", at), f"{verdict} {what}; only {known} can be acted on"
             )
     for name in ("verdicts", "steps", "requiredProof"):
         yield from _repeated(document, name)

@@ -80,7 +80,8 @@ def test_all_faults_of_a_document_come_at_once_with_line_column_and_field():
     ) == [
         (
             "p.yaml:5:14: spec.verdicts[0]: 'Ded' is not one of Unknown, Healthy, Suspect, Dead,"
-            " Unreachable, Isolated, KubeletDown, HandlerDown, Degraded, Contradiction"
+            " Unreachable, Isolated, KubeletDown, HandlerDown, Degraded, Contradiction,"
+            " GuestSilent, Crashed, Stuck, Paused, Unplaceable"
         ),
         "p.yaml:6:18: spec.nodeSelector.label: unknown key; did you mean 'labels'?",
         (
@@ -98,6 +99,10 @@ def test_all_faults_of_a_document_come_at_once_with_line_column_and_field():
     [
         (policy(spec="verdicts: [Healthy]"), "Healthy has no plan; only Dead and Unreachable"),
         (policy(spec="verdicts: [Isolated]"), "Isolated has no plan"),
+        (
+            policy(spec="verdicts: [Dead, GuestSilent]"),
+            "spec.verdicts[1]: GuestSilent is a verdict on VMs, and this policy is of nodes; only",
+        ),
         (policy(spec="verdicts: []"), "names no verdict"),
         (policy(spec="verdicts: [Dead, Dead]"), "spec.verdicts[1]: Dead stands twice"),
         (policy(spec="verdicts: [Dead], steps: [fence, cordon]"), "must keep the order"),
