@@ -22,12 +22,12 @@ def readiness(
 ) -> dict[str, Part]:
     """Return how each part is. A follower is ready; a broken journal is not."""
     watches = replica.watchers.health()
-    # One that RBAC forbids is said, and keeps nobody from serving: it is about that kind alone.
-    forbidden = [name for name, watch in watches.items() if watch.forbidden]
+    # A custom resource that RBAC forbids is said, and keeps nobody from serving.
+    forbidden = [name for name, watch in watches.items() if watch.forbidden and watch.custom]
     behind = [
         name
         for name, watch in watches.items()
-        if not (watch.synced or watch.absent or watch.forbidden)
+        if not (watch.synced or watch.absent) and name not in forbidden
     ]
     listed = f"not listed yet: {', '.join(behind)}" if behind else "all listed"
     quiet = [

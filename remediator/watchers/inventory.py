@@ -102,6 +102,7 @@ class WatchHealth(msgspec.Struct, frozen=True, kw_only=True):
     absent: bool  # the API does not have this resource (its CRD is not installed)
     objects: int
     forbidden: bool = False  # RBAC does not let us read it
+    custom: bool = False  # of a custom resource that need not be there: it concerns nothing else
 
 
 class _Watch(Protocol):
@@ -272,6 +273,7 @@ class InventoryWatchers:
                 absent=watch.absent,
                 objects=len(watch.store),
                 forbidden=watch.forbidden,
+                custom=name in self._customs.watches,
             )
             for name, (watch, _) in self._watches.items()
         }
