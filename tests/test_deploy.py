@@ -59,16 +59,17 @@ def rights(directory):
 
 def watched():
     """Return what the inventory watches, read from its code."""
-    tree = ast.parse((ROOT / "remediator/watchers/inventory.py").read_text())
+    files = [ROOT / f"remediator/watchers/{name}.py" for name in ("inventory", "guests")]
     names = {
         call.args[1].id
-        for call in ast.walk(tree)
+        for file in files
+        for call in ast.walk(ast.parse(file.read_text()))
         if isinstance(call, ast.Call)
         and isinstance(call.func, ast.Attribute)
         and call.func.attr == "_watch"
     }
     found: list[Resource] = [getattr(resources, name) for name in names]
-    assert len(found) >= 8
+    assert len(found) >= 15
     groups = {one: re.match(r"/apis/([^/]+)/", one.api) for one in found}
     return {
         (match[1] if match else "", one.plural, verb)

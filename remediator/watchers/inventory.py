@@ -18,19 +18,12 @@ from remediator.kube.client import KubeClient
 from remediator.kube.discovery import DiscoverySettings
 from remediator.kube.metadata import KubeObject
 from remediator.kube.objects import (
-    ATTACH_FAILURES,
-    EVENTS,
-    GUEST_WARNINGS,
-    HANDLER_PODS,
     LAUNCHER_PODS,
     MEDIK8S_LEASES,
-    MIGRATIONS,
-    MOUNT_FAILURES,
     NODE_LEASES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
-    PROBE_FAILURES,
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
     VOLUME_ATTACHMENTS,
@@ -41,14 +34,12 @@ from remediator.kube.reflector import Key, Reflector, ReflectorSettings
 from remediator.kube.transport import Transport
 from remediator.watchers.canary import PERIOD_S, ProgressCanary
 from remediator.watchers.customs import All, CustomWatches, Speaker
-from remediator.watchers.events import EventSink
 from remediator.watchers.facts import FactsSink, InstanceSink, NodeClaimSink, same_pod
-from remediator.watchers.handlers import HandlerPodSink
+from remediator.watchers.guests import GuestWatches
 from remediator.watchers.leases import LeaseSink
 from remediator.watchers.narrow import (
     attachment_facts,
     claim_facts,
-    migration_facts,
     pod_facts,
     vm_facts,
     volume_facts,
@@ -63,15 +54,6 @@ _SLICE = 200  # objects offered per turn of the event loop: about 2 ms
 # (262,144 messages), which would then drop what is newer.
 _WAITING_MAX = 10_000
 _WAIT_S = 0.02
-# Of Events no bookmarks come. Watches so short that one which is half open is noticed, and that a
-# quiet one shows progress twice in three minutes.
-_OF_EVENTS = {
-    "bookmarks": False,
-    "watch_list": False,
-    "watch_timeout_min_s": 50.0,
-    "watch_timeout_max_s": 60.0,
-    "inactivity_timeout_s": 75.0,
-}
 # Without these a new leader would know nothing: it stands for election once they are listed.
 _NEEDED = ("nodes", "leases", "vms", "vmis", "pods")
 # And for so long it waits to hear whether somebody else is at work. Of what is not installed one
@@ -166,6 +148,7 @@ class InventoryWatchers:
         self._clock = clock
         self._rng = rng
         self._settings = settings
+        self._identity = identity
         self._outlet = Outlet(publisher, rng)
         self._canary: ProgressCanary | None = None
         if settings.canary:
@@ -194,13 +177,12 @@ class InventoryWatchers:
         self._watch("vmis", VIRTUAL_MACHINE_INSTANCES, InstanceSink(self._outlet))
         pods = FactsSink(FactKind.POD, pod_facts, self._outlet, same=same_pod)
         self._pod_store = self._watch("pods", LAUNCHER_PODS, pods)
-        self._watch_guests()
-        self._watch("migrations", MIGRATIONS, self._facts(FactKind.MIGRATION, migration_facts))
         self._watch("claims", PERSISTENT_VOLUME_CLAIMS, self._facts(FactKind.CLAIM, claim_facts))
         self._watch("volumes", PERSISTENT_VOLUMES, self._facts(FactKind.VOLUME, volume_facts))
         self._watch(
             "attachments", VOLUME_ATTACHMENTS, self._facts(FactKind.ATTACHMENT, attachment_facts)
         )
+        self._watches.update(self._guests().watches)
         self._watches.update(self._customs.watches)
 
     @property
@@ -326,22 +308,16 @@ class InventoryWatchers:
             sink.synced()
         return True
 
-    def _watch_guests(self) -> None:
-        """Watch what speaks of guests and of virt-handlers besides their objects."""
-        handlers = HandlerPodSink(
-            self._outlet, self._clock, lambda name: ("", name) in self._node_store
-        )
-        self._watch("handler-pods", HANDLER_PODS, handlers)
-        # One sink: its bound is for all that is said of a VM.
-        events = EventSink(
+    def _guests(self) -> GuestWatches:
+        return GuestWatches(
+            self._transport,
             self._outlet,
             self._clock,
-            lambda namespace, name: self._pod_store.get((namespace, name)),
+            identity=self._identity,
+            reflector=self._settings.reflector,
+            pod=lambda namespace, name: self._pod_store.get((namespace, name)),
+            node_exists=lambda name: ("", name) in self._node_store,
         )
-        self._watch("probe-failures", PROBE_FAILURES, events)
-        self._watch("attach-failures", ATTACH_FAILURES, events)
-        self._watch("mount-failures", MOUNT_FAILURES, events)
-        self._watch("guest-warnings", GUEST_WARNINGS, events)
 
     def _facts(self, kind: FactKind, narrow: Callable[[T], F]) -> FactsSink[T, F]:
         return FactsSink(kind, narrow, self._outlet)
@@ -352,8 +328,6 @@ class InventoryWatchers:
             settings = msgspec.structs.replace(
                 settings, inactivity_timeout_s=self._settings.lease_inactivity_timeout_s
             )
-        elif resource.plural == EVENTS.plural:
-            settings = msgspec.structs.replace(settings, **_OF_EVENTS)
         reflector = Reflector(
             self._transport, resource, sink, clock=self._clock, rng=self._rng, settings=settings
         )
