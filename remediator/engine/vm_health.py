@@ -6,7 +6,6 @@ from remediator.engine.chain import EvidenceRow
 from remediator.engine.context import Context
 from remediator.engine.inventory import Key
 from remediator.engine.model import IncidentState, Record, Subject, Verdict, vm_subject
-from remediator.engine.vm_incidents import SOURCE
 from remediator.engine.vm_verdicts import FACETS, VmRow, would_change
 from remediator.engine.vm_watch import VmWatch
 
@@ -64,7 +63,6 @@ def vm_health(context: Context, watch: VmWatch, subject: Subject) -> VmHealth | 
                 plane=facet,
                 value=getattr(values, facet),
                 since_s=0.0,
-                source=SOURCE,
                 detail=details.get(facet, ""),
             )
             for facet in FACETS

@@ -13,8 +13,6 @@ from remediator.engine.inventory import Inventory, Key
 from remediator.engine.model import IncidentState, Verdict, vm_subject
 from remediator.engine.vm_verdicts import FACETS, WELL, VmRow, VmValues
 
-SOURCE = "inventory and signals"
-
 
 def taken_care_of(context: Context, key: Key) -> str:
     """Return which incident of a node has this VM in its care, in words, or ""."""
@@ -118,18 +116,21 @@ def why_over(context: Context, incident: VmIncident, key: Key, values: VmValues)
 def evidence_rows(
     values: VmValues, details: dict[str, str], row: VmRow | None, stood_s: float
 ) -> tuple[EvidenceRow, ...]:
-    """Return the evidence as a record keeps it: what decides, and what else there is to say."""
+    """Return the evidence as a record keeps it: what decides, and what else there is to say.
+
+    Since when is known of what speaks against the VM: at least as long as the row has fitted.
+    """
     decides = row.when if row is not None else {}
+    ill = {facet for facet in FACETS if getattr(values, facet) != getattr(WELL, facet)}
     return tuple(
         EvidenceRow(
             plane=facet,
             value=getattr(values, facet),
-            since_s=round(max(0.0, stood_s), 3) if facet in decides else 0.0,
-            source=SOURCE,
+            since_s=round(max(0.0, stood_s), 3) if facet in decides and facet in ill else 0.0,
             detail=details.get(facet, ""),
         )
         for facet in FACETS
-        if facet in decides or facet in details or getattr(values, facet) != getattr(WELL, facet)
+        if facet in decides or facet in details or facet in ill
     )
 
 

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 
 from remediator.durations import format_duration
 from remediator.engine.chain import Decision, DecisionKind, GuardRow
-from remediator.engine.model import OutcomeStatus, Plane
+from remediator.engine.model import IncidentState, OutcomeStatus, Plane, Verdict
 from remediator.engine.verdicts import ROWS
+from remediator.engine.vm_verdicts import ROWS as VM_ROWS
 from remediator.journal.rows import kind_of_work
 from remediator.journal.story import proof_of, records, times, vms
 
@@ -70,6 +71,9 @@ def explain(decision: Decision, story: Sequence[Decision] = ()) -> str:
 
 def _headline(decision: Decision) -> Iterator[str]:
     words = _KIND_WORDS.get(decision.kind, str(decision.kind))
+    if decision.kind is DecisionKind.VERDICT and decision.subject.kind == "vm":
+        sure = decision.state is IncidentState.CONFIRMED
+        words = "The verdict was confirmed" if sure else "The suspicion changed"
     if decision.action is not None:
         words = words.replace("An action", f"The action {kind_of_work(decision)}")
     yield f"Decision {decision.seq}, {clock(decision.at)}: {decision.subject}"
@@ -122,6 +126,9 @@ def _verdict(decision: Decision, told: Sequence[Decision]) -> Iterator[str]:
     if source is None or source.verdict is None:
         return
     yield from _origin(decision, source)
+    if source.subject.kind == "vm":
+        yield from _vm_verdict(source.verdict, source.row)
+        return
     row = ROWS.get(source.row)
     if row is not None:
         yield f"{source.verdict}, by row {source.row!r} of the verdict table: {row.means}"
@@ -129,6 +136,16 @@ def _verdict(decision: Decision, told: Sequence[Decision]) -> Iterator[str]:
         yield f"{source.verdict}, by row {source.row!r} of the verdict table"
     else:
         yield str(source.verdict)
+
+
+def _vm_verdict(verdict: Verdict, name: str) -> Iterator[str]:
+    row = VM_ROWS.get(name)
+    if row is None:
+        yield f"{verdict}, by row {name!r} of the VM verdict table"
+        return
+    yield f"{verdict}, by row {name!r} of the VM verdict table: {row.means}"
+    after, sure = format_duration(row.after_s), format_duration(row.after_s + row.hold_s)
+    yield f"suspected after {after} of it, confirmed after {sure}: {row.source}"
 
 
 def _clauses(decision: Decision, told: Sequence[Decision]) -> Iterator[str]:
@@ -190,6 +207,11 @@ def _proof(told: Sequence[Decision]) -> Iterator[str]:
 
 def _action(decision: Decision) -> Iterator[str]:
     action, outcome = decision.action, decision.outcome
+    if decision.subject.kind == "vm" and decision.kind in (
+        DecisionKind.OPENED,
+        DecisionKind.VERDICT,
+    ):
+        yield "nothing: no action follows from a verdict on a VM in this version"
     if action is not None:
         yield (
             f"{kind_of_work(decision)} {action.subject}, attempt {action.attempt},"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from remediator.durations import format_duration
 from remediator.engine.chain import Decision, DecisionKind
 from remediator.engine.incidents import Stage
-from remediator.engine.model import Proof, Verdict
+from remediator.engine.model import IncidentState, Proof, Verdict
 from remediator.journal.rows import kind_of_work
 
 LINES_MAX = 60  # an incident with hundreds of VMs has thousands of records; nobody reads them all
@@ -75,6 +75,9 @@ def vms(story: Sequence[Decision]) -> Iterator[str]:
 
 def times(story: Sequence[Decision]) -> Iterator[str]:
     """Yield how long each part of the incident took, and the actions by what they did."""
+    if story and story[0].subject.kind == "vm":
+        yield from _vm_times(story)
+        return
     lost = next((one for one in story if one.verdict in LOST), None)
     if lost is not None:
         lease = next((seen for seen in lost.evidence if seen.plane == "lease"), None)
@@ -88,6 +91,17 @@ def times(story: Sequence[Decision]) -> Iterator[str]:
         if end is not None and end.at >= lost.at:
             yield f"{format_duration(end.at - lost.at)} from the verdict to the end of the incident"
     yield from _actions(story)
+
+
+def _vm_times(story: Sequence[Decision]) -> Iterator[str]:
+    """Yield the same of the incident of a VM."""
+    began = story[0].at
+    sure = next((one for one in story if one.state is IncidentState.CONFIRMED), None)
+    if sure is not None and sure.at > began:
+        yield f"{format_duration(sure.at - began)} from the first suspicion to the verdict"
+    end = next((one for one in story if one.kind is DecisionKind.RESOLVED), None)
+    if end is not None:
+        yield f"{format_duration(end.at - began)} from the first suspicion to the end"
 
 
 def _actions(story: Sequence[Decision]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from remediator.engine.chain import DecisionKind, GuardRow
+from remediator.engine.chain import DecisionKind, EvidenceRow, GuardRow
 from remediator.engine.model import IncidentState, Outcome, OutcomeStatus, Verdict, vm_subject
 from remediator.journal.explain import explain
 
@@ -80,6 +80,73 @@ def test_a_failed_action_says_so_and_when_it_is_tried_again(dead_node):
     text = explain(decision, [decision])
     check("failed", text)
     assert "none yet: nothing is released" in text
+
+
+@pytest.fixture
+def silent_guest(book):
+    """A VM whose guest falls silent and comes back, told in three records."""
+    at, vm = 1_790_000_000.0, vm_subject("shop", "db")
+
+    def evidence(stood_s, *, agent="lost"):
+        return (
+            EvidenceRow(plane="wanted", value="yes", since_s=0.0, detail="run strategy Always"),
+            EvidenceRow(
+                plane="phase", value="running", since_s=0.0, detail="VMI Running on n3; ready"
+            ),
+            EvidenceRow(plane="paused", value="no", since_s=0.0),
+            EvidenceRow(plane="migration", value="none", since_s=0.0),
+            EvidenceRow(plane="agent", value=agent, since_s=stood_s),
+        )
+
+    told = {"verdict": Verdict.GUEST_SILENT, "row": "agent-lost", "incident": "inc-1"}
+    why = "GuestSilent: its guest agent answered in this VMI and does not any more"
+    book.write(
+        DecisionKind.OPENED,
+        vm,
+        why,
+        at=at,
+        state=IncidentState.SUSPECTED,
+        evidence=evidence(120.0),
+        **told,
+    )
+    book.write(
+        DecisionKind.VERDICT,
+        vm,
+        why,
+        at=at + 180.0,
+        state=IncidentState.CONFIRMED,
+        evidence=evidence(300.0),
+        **told,
+    )
+    book.write(
+        DecisionKind.RESOLVED,
+        vm,
+        "nothing has spoken against it for 30 s",
+        at=at + 400.0,
+        incident="inc-1",
+        state=IncidentState.RESOLVED,
+        evidence=evidence(0.0, agent="up"),
+    )
+    return book
+
+
+@pytest.mark.parametrize("seq", [1, 2, 3])
+def test_the_story_of_a_silent_guest(silent_guest, seq):
+    told = story(silent_guest)
+    check(f"silent-guest-{seq}", explain(told[seq - 1], told))
+
+
+def test_a_row_of_vms_that_this_version_does_not_know_is_still_named(book):
+    decision, _ = book.write(
+        DecisionKind.OPENED,
+        vm_subject("shop", "db"),
+        incident="inc-1",
+        state=IncidentState.SUSPECTED,
+        verdict=Verdict.STUCK,
+        row="row-of-tomorrow",
+    )
+    text = explain(decision, [decision])
+    assert "Stuck, by row 'row-of-tomorrow' of the VM verdict table" in text
 
 
 def test_what_came_later_is_not_taken_for_known_then(dead_node):
