@@ -23,7 +23,8 @@ from remediator.engine.views import (
     VmView,
 )
 
-_ALTERNATIVES = 3  # ways to one other verdict that are shown unless more are asked for
+# Unless more is asked for: ways to one other verdict of a node, and other verdicts of a VM.
+_ALTERNATIVES, _OTHERS = 3, 6
 
 
 def node_text(view: NodeView, *, wide: bool) -> str:
@@ -81,7 +82,7 @@ def vm_text(view: VmView, *, wide: bool) -> str:
         "",
         *_fitting(view),
         "What would change the verdict",
-        *_bullets(view.what_if, "nothing that is one step away"),
+        *_bullets(_some(view.what_if, wide=wide), "nothing that is one step away"),
         "",
         "What is due next",
         *_due(view.due),
@@ -159,6 +160,8 @@ def _what_if(view: NodeView, *, wide: bool) -> list[str]:
             text = " and ".join(each.changes)
             rows.append((f"  {text}", f"-> {coloured(each.verdict)}", f"({each.row})"))
     found = columns(("", "", ""), rows)[1:] if rows else ["  no other evidence would"]
+    if len(rows) < len(view.what_if):
+        found.append(f"  … and {len(view.what_if) - len(rows)} more: -o wide")
     if view.unasked:
         planes = ", ".join(view.unasked)
         found.append(f"  ({planes}: nothing here can speak on {_these(view.unasked)})")
@@ -232,6 +235,12 @@ def _fitting(view: VmView) -> list[str]:
     ]
     headings = ("ROW THAT FITS", "VERDICT", "FOR", "SUSPECTED AFTER", "CONFIRMED AFTER")
     return [*columns(headings, rows), ""]
+
+
+def _some(lines: Sequence[str], *, wide: bool) -> list[str]:
+    if wide or len(lines) <= _OTHERS:
+        return list(lines)
+    return [*lines[:_OTHERS], f"… and {len(lines) - _OTHERS} more: -o wide"]
 
 
 def _bullets(lines: Sequence[str], none: str) -> list[str]:

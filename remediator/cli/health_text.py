@@ -5,6 +5,7 @@ Nothing is cut off and nothing is rounded into something else: an age that is no
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -25,6 +26,7 @@ from remediator.engine.views import (
 
 _BAD = frozenset({Verdict.DEAD, Verdict.UNREACHABLE, Verdict.ISOLATED, Verdict.CRASHED})
 LABEL_WIDTH = 13
+WIDTH = 100  # of sentences; tables are as wide as they must be
 
 
 def cluster_text(view: ClusterView, *, wide: bool) -> str:
@@ -138,7 +140,16 @@ def _bold(text: str) -> str:
 
 
 def _unheard(view: ClusterView) -> list[str]:
-    return labelled("not heard", [f"{each.what}: {each.why}" for each in view.unheard])
+    """Return what is not heard; what has the same reason shares a line."""
+    alike: dict[str, list[str]] = {}
+    for each in view.unheard:
+        alike.setdefault(each.why, []).append(each.what)
+    lines: list[str] = []
+    for why, named in alike.items():
+        names = ", ".join(name.removeprefix("watch ") for name in named)
+        text = f"{named[0]}: {why}" if len(named) == 1 else f"{len(named)} watches: {why}: {names}"
+        lines += textwrap.wrap(text, WIDTH - LABEL_WIDTH, subsequent_indent="  ")
+    return labelled("not heard", lines)
 
 
 def _probes(vantages: Sequence[VantageLine]) -> list[str]:
@@ -159,7 +170,8 @@ def _probe(vantage: VantageLine) -> str:
 
 
 def _zones(zones: Sequence[ZoneLine]) -> list[str]:
-    shown = [verdict.value for verdict in Verdict if any(verdict in z.verdicts for z in zones)]
+    order = sorted(Verdict, key=lambda verdict: verdict is not Verdict.HEALTHY)
+    shown = [verdict.value for verdict in order if any(verdict in z.verdicts for z in zones)]
     total: dict[str, int] = {}
     for zone in zones:
         for verdict, count in zone.verdicts.items():
@@ -247,7 +259,7 @@ def _budgets(budgets: Sequence[BudgetLine], *, wide: bool) -> list[str]:
             click.style(str(each.used), fg="yellow") if each.spent else str(each.used),
             str(each.limit),
             str(each.of),
-            each.why if wide or each.spent else "",
+            f"spent: {each.why}" if each.spent else each.why * wide,
         )
         for each in budgets
     ]

@@ -29,20 +29,29 @@ _UNPROVEN = frozenset(
 def node_due(context: Context, node: NodeFacts, row: Row, now: float) -> tuple[Due, ...]:
     """Return everything that is due for a node.
 
-    First what is under way, then what waits for the world, then what waits for time, soonest first.
+    First what is under way, then what waits for the world, then what waits for time, soonest first;
+    of a node that is convicted, evidence comes last.
     """
     incident = context.state.incident_on(f"node/{node.name}")
-    under_way = list(_under_way(context, node, incident, now))
     waits = list(_of_incident(context, node, row, incident, now))
-    if not _past_evidence(context, node, incident):
-        waits += _of_evidence(context, node, now)
-    if context.evidence.own_health.relaxes_at is not None:
-        relaxes_s = _left(context.evidence.own_health.relaxes_at, now)
-        waits.append(
-            Due(what="our own trouble counts for less, if nothing adds to it", in_s=relaxes_s)
-        )
-    waits.sort(key=lambda due: (due.in_s is not None, due.in_s or 0.0))
-    return (*under_way, *waits)
+    evidence = (
+        [] if _past_evidence(context, node, incident) else list(_of_evidence(context, node, now))
+    )
+    if incident is None or incident.state is IncidentState.SUSPECTED:
+        waits, evidence = [*waits, *evidence], []
+    relaxes_at = context.evidence.own_health.relaxes_at
+    if relaxes_at is not None:
+        what = "our own trouble counts for less, if nothing adds to it"
+        evidence.append(Due(what=what, in_s=_left(relaxes_at, now)))
+    return (
+        *_under_way(context, node, incident, now),
+        *sorted(waits, key=_soonness),
+        *sorted(evidence, key=_soonness),
+    )
+
+
+def _soonness(due: Due) -> tuple[bool, float]:
+    return due.in_s is not None, due.in_s or 0.0
 
 
 def guards_against(context: Context, node: NodeFacts, now: float) -> tuple[GuardLine, ...]:

@@ -34,7 +34,7 @@ def unheard(
 
 def _why_unheard(watch: WatchLine) -> str:
     if watch.absent:
-        return "its CRD is not installed"
+        return "CRD not installed"
     if not watch.synced:
         return "not listed yet: nothing is concluded from it"
     if watch.quiet_s is not None and watch.quiet_s > watch.limit_s:

@@ -189,7 +189,7 @@ def test_what_is_not_heard_is_named(make_cluster):
     view = glance(cluster, watches=watches)
     assert {each.what: each.why for each in view.unheard} == {
         "watch leases": "nothing heard for 9 s (limit 5 s)",
-        "watch longhorn": "its CRD is not installed",
+        "watch longhorn": "CRD not installed",
         "watch pods": "not listed yet: nothing is concluded from it",
         "power": "no fence method covers n3, n4, n5, n6",
         "network": "no vantage point is heard: nobody probes the nodes",
