@@ -190,10 +190,11 @@ class Evidence:
         name = node.name
         self.leases.stretch = self.handlers.stretch = self.own_health.multiplier
         power = self._power_value(name, now)
-        lease = self._lease_value(name, power)
+        network = self.network.value(name, now)
+        lease = self._lease_value(name, power, now)
         return PlaneValues(
             lease=lease,
-            network=self.network.value(name, now),
+            network=network,
             handler=self._handler_value(node, lease, now),
             storage=self._storage_value(name, lease, now),
             power=power,
@@ -270,13 +271,16 @@ class Evidence:
 
     # --- one value per plane ------------------------------------------------------------------
 
-    def _lease_value(self, node: str, power: str) -> str:
+    def _lease_value(self, node: str, power: str, now: float) -> str:
         beat = self.leases.beats.get(node)
         if beat is None:
             return "unknown"
         if self.leases.silent(node):
             lost = self.leases.missed(node) >= self._settings.lease_lost_after_beats
-            return "lost" if lost else "silent"
+            # A host that has just come back renews its lease within a period: wait for that.
+            up_since = self.network.up_since(node, now)
+            back = up_since is not None and now - up_since < beat.silent_s
+            return "lost" if lost and not back else "silent"
         if not beat.live or beat.mark_s < self.leases.time.floor_s:
             return "unknown"  # not heard since we began, or since we were deaf
         if power == "off":

@@ -35,7 +35,17 @@ class Sight:
 class Vantage:
     """One vantage point: its life, and its sights."""
 
-    __slots__ = ("alive_at", "detail", "heard_at", "life_at", "name", "reading", "sights", "zone")
+    __slots__ = (
+        "alive_at",
+        "detail",
+        "down",
+        "heard_at",
+        "life_at",
+        "name",
+        "reading",
+        "sights",
+        "zone",
+    )
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
@@ -46,6 +56,7 @@ class Vantage:
         self.alive_at = float("-inf")  # when its last sign of life arrived
         self.heard_at = now  # when anything of it last arrived
         self.sights: dict[str, Sight] = {}
+        self.down: set[str] = set()  # the nodes of whose sights the reading is down
 
 
 class ZoneVote(Record, frozen=True, kw_only=True):
@@ -122,6 +133,10 @@ class Network:
             sight.since = now
         sight.at, sight.arrived_at = signal.at, now
         sight.reading, sight.detail = signal.reading, signal.detail
+        if signal.reading is Reading.DOWN:
+            vantage.down.add(node)
+        else:
+            vantage.down.discard(node)
         return changed and not (stale and signal.reading is Reading.UNKNOWN)
 
     def value(self, node: str, now: float) -> str:
@@ -142,6 +157,25 @@ class Network:
     def doubted(self, node: str, now: float) -> bool:
         """Whether any fresh vantage point says down, be it not yet enough of them."""
         return any(down for _, down, _ in self._votes(node, now).values())
+
+    def up_since(self, node: str, now: float) -> float | None:
+        """Return since when some vantage point has reached a node without a break, if one does."""
+        since = [
+            vantage.sights[node].since
+            for vantage in self._vantages.values()
+            if self._is_alive(vantage, now) and self._vote(vantage, node, now) is Reading.UP
+        ]
+        return min(since, default=None)
+
+    def unreached(self, now: float) -> set[str]:
+        """Return the nodes that the vantage points together say are down."""
+        doubted = {
+            node
+            for vantage in self._vantages.values()
+            if self._is_alive(vantage, now)
+            for node in vantage.down
+        }
+        return {node for node in doubted if self.value(node, now) == "down"}
 
     def zones(self, node: str, now: float) -> tuple[ZoneVote, ...]:
         """Return what each zone with a fresh vantage point says of a node, by zone."""
@@ -186,6 +220,7 @@ class Network:
         """Forget a deleted node."""
         for vantage in self._vantages.values():
             vantage.sights.pop(node, None)
+            vantage.down.discard(node)
 
     def forget_gone(self, now: float) -> None:
         """Forget the vantage points that have not been heard for a minute."""

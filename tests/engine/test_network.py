@@ -281,3 +281,28 @@ def test_every_vote_of_every_small_set_of_vantage_points(names):
     for said in itertools.product((UP, DOWN, UNKNOWN, None), repeat=len(names)):
         votes = dict(zip(names, said, strict=True))
         assert made(votes).value == by_the_book(votes), votes
+
+
+def test_the_nodes_that_are_down_together_are_known_without_asking_of_each():
+    prober = made({"a": None, "b": None, "c": None})
+    for node, voices in (("n1", "abc"), ("n2", "ab"), ("n3", "a"), ("n4", "")):
+        for name in "abc":
+            prober.says(name, DOWN if name in voices else UNKNOWN, name, node)
+    assert prober.network.unreached(prober.now) == {"n1", "n2"}
+    prober.says("a", UP, "a", "n1")
+    assert prober.network.unreached(prober.now) == {"n2"}
+    prober.network.forget("n2")
+    assert prober.network.unreached(prober.now) == set()
+
+
+def test_since_when_a_node_is_reached():
+    prober = made({"a": UP, "b": DOWN})
+    assert prober.network.up_since("n1", NOW) == NOW
+    for _ in range(5):
+        prober.now += 5.0
+        prober.lives("a", "a")
+        prober.says("a", UP, "a")
+    assert prober.network.up_since("n1", prober.now) == NOW
+    prober.now += 1.0
+    prober.says("a", DOWN, "a")
+    assert prober.network.up_since("n1", prober.now) is None

@@ -199,6 +199,23 @@ def test_a_kubelet_that_hangs_is_a_suspect_then_down_and_never_fenced(cluster):
     assert cluster.actions == []
 
 
+def test_a_host_that_is_back_on_the_network_has_a_period_to_renew_its_lease(make_cluster):
+    cluster = make_cluster(fence_methods=[])
+    cluster.add_vm("db", "n1")
+    probers = Probers(cluster)
+    probers.run(20)
+    cluster.kill("n1")
+    probers.unreached.add("n1")
+    probers.run(300)
+    assert verdict(cluster, "n1") is Verdict.UNREACHABLE
+    probers.unreached.discard("n1")
+    probers.run(9)
+    assert cluster.incident("n1").row == "late-but-reached"
+    cluster.silent.discard("n1")
+    probers.run(12)
+    assert [d for d in cluster.decisions if d.verdict is Verdict.KUBELET_DOWN] == []
+
+
 def test_one_lost_renewal_tells_no_human(cluster):
     cluster.add_vm("db", "n1")
     probers = Probers(cluster)
