@@ -6,7 +6,6 @@ They fail closed: what is not known to be safe waits. More failures mean more ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 
 from remediator.engine.chain import GuardRow, Plan
 from remediator.engine.context import Context
@@ -46,14 +45,6 @@ def hands_off(context: Context, node: NodeFacts) -> str:
     why += [claim.why or claim.name for _, claim in claims if claim.node == node.name]
     why += [claim.why or claim.name for _, claim in claims if not claim.node]
     return "; ".join(why)
-
-
-def fence_method(context: Context, node: str) -> str:
-    """Return the name of the fence method configured for a node, or ""."""
-    for method in context.fence_methods:
-        if any(fnmatchcase(node, pattern) for pattern in method.nodes):
-            return method.name
-    return ""
 
 
 def unhealthy(context: Context) -> frozenset[str]:
@@ -108,6 +99,10 @@ def _method(_context: Context, _incident: Incident, node: NodeFacts, plan: Plan)
         return _grant("fence-method", "the plan does not fence")
     if not plan.fence_method:
         return _refuse("fence-method", f"no fence method is configured for {node.name}")
+    if not plan.levels:
+        taken = ", ".join(plan.required_proof) or "none"
+        why = f"no level of {plan.fence_method} gives a proof that the policy takes here: {taken}"
+        return _refuse("fence-method", why)
     return _grant("fence-method", plan.fence_method)
 
 

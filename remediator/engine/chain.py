@@ -77,6 +77,16 @@ class VmPlan(Record, frozen=True, kw_only=True):
     claims: tuple[str, ...] = ()
 
 
+class PlanLevel(Record, frozen=True, kw_only=True):
+    """One level of the fence configuration that the plan may use."""
+
+    index: int  # in the configuration, counted from 0
+    name: str  # its devices
+    proof: str
+    attempts: int
+    deadline_s: float
+
+
 class Plan(Record, frozen=True, kw_only=True):
     """The ordered steps that a policy yields for one incident."""
 
@@ -85,8 +95,9 @@ class Plan(Record, frozen=True, kw_only=True):
     verdicts: tuple[Verdict, ...]  # under which the policy lets the plan go on
     steps: tuple[str, ...]
     required_proof: tuple[str, ...]
-    fence_method: str
+    fence_method: str  # name of the fence configuration, "" where the node has none
     vms: tuple[VmPlan, ...]
+    levels: tuple[PlanLevel, ...] = ()  # those of its levels whose proof the policy takes
 
 
 class Decision(Record, frozen=True, kw_only=True):

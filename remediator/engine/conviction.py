@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remediator.engine import budgets
+from remediator.engine import budgets, fencing
 from remediator.engine.chain import DecisionKind, GuardRow, Plan
 from remediator.engine.context import Context
 from remediator.engine.effects import AskPower, AskProbes
@@ -222,7 +222,7 @@ def look_closer(context: Context, node: NodeFacts, incident: Incident | None = N
 
 def ask_power(context: Context, incident: Incident | None, node: NodeFacts) -> None:
     """Ask the node's fence device for its power state, unless that was done a moment ago."""
-    if not budgets.fence_method(context, node.name):
+    if not fencing.method_for(context, node.name):
         return
     every_s = _ASK_YOUNG_S if _is_young(context, incident) else _ASK_OLD_S
     last_at = context.power_asked.get(node.name)

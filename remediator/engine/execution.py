@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remediator.engine import proofs
+from remediator.engine import fencing, proofs
 from remediator.engine.chain import DecisionKind, GuardRow
 from remediator.engine.context import Context
 from remediator.engine.incidents import Incident, InvariantError, Trigger
@@ -37,7 +37,7 @@ def start_step(
     """Start the node-level action that is due."""
     step = incident.next_step
     attempt = incident.attempts.get(step, 0) + 1
-    work, deadline_s = _work(context, incident, node, step)
+    work, deadline_s = _work(context, incident, node, step, attempt)
     action = Action(
         id=f"{incident.id}/{step}/{attempt}",
         incident=incident.id,
@@ -46,7 +46,7 @@ def start_step(
         deadline_s=deadline_s,
         work=work,
     )
-    context.start(action, _WHY[step], trigger=trigger, guards=guards)
+    context.start(action, _why(incident, step, attempt), trigger=trigger, guards=guards)
 
 
 def due(context: Context, incident: Incident) -> bool:
@@ -63,7 +63,7 @@ def go_on_fencing(context: Context, incident: Incident, node: NodeFacts) -> None
     """Start, repeat or give up the step that is due before there is proof."""
     step = incident.next_step
     tried = incident.attempts.get(step, 0)
-    if tried < context.settings.steps.attempts:
+    if tried < _attempts(context, incident, step):
         start_step(context, incident, node)
         return
     retry_at = context.now + context.settings.steps.follow_up_s
@@ -146,9 +146,12 @@ def finish(context: Context, outcome: Outcome) -> Action | None:
 
 def _delay_s(context: Context, incident: Incident | None, action: Action) -> float:
     """Return the wait before the next try; none where the next thing is to tell a human."""
-    fencing = incident is not None and incident.state is IncidentState.FENCING
-    if fencing and action.attempt >= context.settings.steps.attempts:
-        return 0.0
+    if incident is not None and incident.state is IncidentState.FENCING:
+        if action.attempt >= _attempts(context, incident, incident.next_step):
+            return 0.0
+        plan = incident.plan if isinstance(action.work, Fence) else None
+        if plan is not None and fencing.first_of_level(plan, action.attempt + 1):
+            return 0.0  # the next level's devices have not been asked yet
     return context.retry_delay_s(action.attempt)
 
 
@@ -193,20 +196,37 @@ def proof_stands(context: Context, incident: Incident, node: NodeFacts | None) -
     return False
 
 
-def _work(context: Context, incident: Incident, node: NodeFacts, step: str) -> tuple[Work, float]:
+def _attempts(context: Context, incident: Incident, step: str) -> int:
+    if step == "fence" and incident.plan is not None and incident.plan.levels:
+        return fencing.attempts(incident.plan)
+    return context.settings.steps.attempts
+
+
+def _why(incident: Incident, step: str, attempt: int) -> str:
+    if step != "fence" or incident.plan is None or len(incident.plan.levels) < 2:
+        return _WHY[step]
+    level = fencing.level_of(incident.plan, attempt)
+    return f"{_WHY[step]}; level {level.index + 1}: {level.name}"
+
+
+def _work(
+    context: Context, incident: Incident, node: NodeFacts, step: str, attempt: int
+) -> tuple[Work, float]:
     steps, plan = context.settings.steps, incident.plan
     if plan is None:
         raise InvariantError(f"{incident.id} has no plan to carry out")
     if step == "cordon":
         return Cordon(node=node.name, node_uid=node.uid), steps.cordon_deadline_s
     if step == "fence":
+        level = fencing.level_of(plan, attempt)
         fence = Fence(
             node=node.name,
             node_uid=node.uid,
             boot_id=incident.boot_id,
             method=plan.fence_method,
+            level=level.index,
         )
-        return fence, steps.fence_deadline_s
+        return fence, level.deadline_s
     if step == "release" and incident.proof is not None:
         release = Release(node=node.name, node_uid=node.uid, proof=incident.proof)
         return release, steps.release_deadline_s

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from typing import TypeVar
 
-from remediator.engine import budgets
+from remediator.engine import fencing
 from remediator.engine.context import Context
 from remediator.engine.due import node_due
 from remediator.engine.health_limits import budget_lines, unheard
@@ -99,6 +99,7 @@ def survey(
         ),
         nodes=tuple(lines),
         nodes_more=max(0, len(nodes.listed) - NODES_MAX),
+        suspicion=round(nodes.suspicion, 2),
         vms=vms.counts.total(),
         vm_verdicts=dict(vms.counts),
         sick=tuple(vms.sick[:SICK_MAX]),
@@ -114,6 +115,7 @@ class _Nodes:
         self.by_zone: dict[str, Counter[str]] = defaultdict(Counter)
         self.listed: list[tuple[Verdict, str]] = []  # that are not Healthy, or not yet done with
         self.unfenceable: list[str] = []
+        self.suspicion = 0.0
         self.doubtful: set[str] = set()  # nothing is concluded of what runs on them
 
     def add(self, context: Context, node: NodeFacts, now: float) -> None:
@@ -124,9 +126,11 @@ class _Nodes:
         verdict = incident.verdict if incident is not None and proven else row.verdict
         self.by_zone[node.zone][verdict.value] += 1
         overdue = context.evidence.overdue(node.name)
+        if overdue:  # of the others it is below the level at which they are
+            self.suspicion = max(self.suspicion, context.evidence.suspicion(node.name))
         if incident is not None or residue is not None or overdue:
             self.doubtful.add(node.name)
-        if not budgets.fence_method(context, node.name):
+        if not fencing.method_for(context, node.name):
             self.unfenceable.append(node.name)
         if verdict is not Verdict.HEALTHY or incident is not None or residue is not None:
             self.listed.append((verdict, node.name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from remediator.engine import budgets
+from remediator.engine import budgets, fencing
 from remediator.engine.context import Context
 from remediator.engine.due import guards_against, node_due
 from remediator.engine.evidence import PlaneValues
@@ -100,7 +100,7 @@ def _plane_detail(context: Context, node: NodeFacts, plane: str) -> str:
     if plane == Plane.HANDLER and name in evidence.handlers.beats:
         silent_s = evidence.handlers.limits_s(name)[1]
         return f"no beat for {evidence.handlers.silence_s(name):.1f} of {silent_s:.1f} s"
-    if plane == Plane.POWER and not budgets.fence_method(context, name):
+    if plane == Plane.POWER and not fencing.method_for(context, name):
         return "no fence method is configured for it"
     return ""
 
@@ -121,8 +121,7 @@ def _speaking(context: Context, node: NodeFacts, now: float) -> frozenset[str]:
         "network": any(each.fresh for each in evidence.network.vantages(now)),
         "handler": node.kubevirt,
         "storage": any(True for _ in said.storage.of(name)),
-        "power": bool(budgets.fence_method(context, name))
-        or any(True for _ in said.power.of(name)),
+        "power": bool(fencing.method_for(context, name)) or any(True for _ in said.power.of(name)),
         "machine": bool(node.machine) or any(True for _ in said.machine.of(name)),
         "conditions": any(each.aspect in rules for each in said.kubelet.of(name)),
         "own": evidence.own_health.suspended,

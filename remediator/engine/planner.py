@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 
-from remediator.engine.budgets import fence_method
+from remediator.engine import fencing
 from remediator.engine.chain import Plan, VmPlan
 from remediator.engine.context import Context
 from remediator.engine.inventory import Inventory, vm_of
@@ -53,14 +53,18 @@ _BY_STRATEGY: dict[RunStrategy, tuple[Treatment, str]] = {
 
 def make_plan(context: Context, policy: Policy, node: NodeFacts) -> Plan:
     """Return the plan that ``policy`` yields for ``node`` now."""
+    vms = vm_plans(context.inventory, policy, node.name)
+    required = fencing.required_proof(context.inventory, policy, vms)
+    method = fencing.method_for(context, node.name)
     return Plan(
         policy=policy.name,
         policy_hash=policy.content_hash,
         verdicts=policy.verdicts,
         steps=policy.steps,
-        required_proof=tuple(kind.value for kind in policy.required_proof),
-        fence_method=fence_method(context, node.name),
-        vms=vm_plans(context.inventory, policy, node.name),
+        required_proof=tuple(kind.value for kind in required),
+        fence_method=method.name if method is not None else "",
+        vms=vms,
+        levels=fencing.usable_levels(method, required),
     )
 
 

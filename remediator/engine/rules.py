@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 
 from remediator.engine.chain import ClauseRow
 from remediator.engine.model import NodeFacts, ProofKind, Record, Verdict
 
 STEPS: tuple[str, ...] = ("cordon", "fence", "release", "recover")
+
+
+class DiskKind(enum.StrEnum):
+    """What a VM's proof protects: its most delicate disk."""
+
+    READ_WRITE_ONCE = "readWriteOnce"  # a single node writes it; also every claim not known
+    READ_WRITE_MANY = "readWriteMany"  # all of its claims may be written by many nodes
+    NONE = "none"  # no persistent disk
 
 
 class Policy(Record, frozen=True, kw_only=True):
@@ -28,6 +37,8 @@ class Policy(Record, frozen=True, kw_only=True):
         ProofKind.STORAGE_FENCED,
         ProofKind.KERNEL_DEAD,
     )
+    # Per kind of disk: what of ``required_proof`` is taken for it; a kind not named takes all.
+    required_proof_by_disk: dict[DiskKind, tuple[ProofKind, ...]] = {}
     start_manual: bool = False  # also start VMs whose run strategy is Manual
     priority: int = 100  # lower is asked first; then by name
 

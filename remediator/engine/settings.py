@@ -118,7 +118,6 @@ class StepSettings(Record, frozen=True, kw_only=True):
     """How each step is tried: repeated when it fails, then escalated, then retried slowly."""
 
     cordon_deadline_s: float = 10.0
-    fence_deadline_s: float = 30.0
     release_deadline_s: float = 10.0
     force_stop_deadline_s: float = 10.0
     start_deadline_s: float = 10.0

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from remediator.engine.model import Record, Subject, Verdict
 
+STOPPED = "stopped"  # besides the verdicts: a VM without VMI that nobody wants to run
+
 
 class WatchLine(Record, frozen=True, kw_only=True):
     """How one watch of the API server is."""
@@ -46,7 +48,7 @@ class LeaderLine(Record, frozen=True, kw_only=True):
 class OwnLine(Record, frozen=True, kw_only=True):
     """How the leader itself is."""
 
-    multiplier: float = 1.0  # every silence limit is this many times as long
+    multiplier: int = 1  # every silence limit is this many times as long
     suspended: bool = False  # nobody is convicted
     reasons: tuple[str, ...] = ()
 
@@ -128,6 +130,7 @@ class ClusterView(Record, frozen=True, kw_only=True):
     zones: tuple[ZoneLine, ...]
     nodes: tuple[NodeLine, ...]  # that are not Healthy; the worst first
     nodes_more: int  # such nodes that are not listed
+    suspicion: float  # the highest of any node's lease (phi)
     vms: int
     vm_verdicts: dict[str, int]
     sick: tuple[VmLine, ...]  # VMs that are not well

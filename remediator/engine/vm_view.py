@@ -14,6 +14,7 @@ from remediator.engine.rules import first_match
 from remediator.engine.verdicts import decide
 from remediator.engine.view_lines import leader_line, own_line, standing_verdict
 from remediator.engine.views import (
+    STOPPED,
     Due,
     FacetLine,
     FittingRow,
@@ -28,8 +29,6 @@ from remediator.engine.views import (
 from remediator.engine.vm_health import VmHealth, vm_health
 from remediator.engine.vm_verdicts import ROWS, WELL
 from remediator.engine.vm_watch import VmWatch
-
-STOPPED = "stopped"  # in the census: no VMI, and nobody wants one
 
 
 def view(

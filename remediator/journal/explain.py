@@ -187,6 +187,10 @@ def _plan(decision: Decision, told: Sequence[Decision]) -> Iterator[str]:
     yield f"steps: {', '.join(plan.steps)}"
     if plan.fence_method:
         yield f"fence by: {plan.fence_method}"
+    if len(plan.levels) > 1:
+        for level in plan.levels:
+            times = f"up to {level.attempts} times" if level.attempts > 1 else "once"
+            yield f"  level {level.index + 1}: {level.name}, {times}; proves {level.proof}"
     yield f"proof that counts: {' or '.join(plan.required_proof) or 'none'}"
     for vm in plan.vms[:_VMS_MAX]:
         yield f"{vm.vm} ({vm.run_strategy or 'no VirtualMachine'}): {vm.treatment}: {vm.why}"

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from remediator.engine.model import ProofKind, Verdict
-from remediator.engine.rules import STEPS, Policy
+from remediator.engine.rules import STEPS, DiskKind, Policy
 from remediator.engine.vm_verdicts import TABLE as VM_TABLE
 
 API_VERSION = "remediator.io/v1alpha1"
@@ -43,6 +43,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     mode: Literal["observe", "enforce"] = "enforce"  # the stricter of this and the daemon's wins
     steps: tuple[Literal["cordon", "fence", "release", "recover"], ...] = STEPS  # type: ignore[assignment]  # the same four words
     required_proof: tuple[ProofKind, ...] = _DEFAULTS.required_proof
+    required_proof_by_disk: dict[DiskKind, tuple[ProofKind, ...]] = {}
     start_manual: bool = _DEFAULTS.start_manual
     priority: int = _DEFAULTS.priority
 

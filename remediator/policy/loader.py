@@ -159,6 +159,18 @@ def _check(written: PolicyDocument, document: Document) -> Iterator[Problem]:
     if spec.for_s < 0:
         yield Problem(("spec", "for"), "must not be negative")
     yield from _check_steps(written)
+    yield from _check_proof_by_disk(written)
+
+
+def _check_proof_by_disk(written: PolicyDocument) -> Iterator[Problem]:
+    spec = written.spec
+    for kind, proofs in spec.required_proof_by_disk.items():
+        where: KeyPath = ("spec", "requiredProofByDisk", kind.value)
+        if not proofs:
+            yield Problem(where, "names no proof: VMs with such disks could never be restarted")
+        for at, proof in enumerate(proofs):
+            if proof not in spec.required_proof:
+                yield Problem((*where, at), f"{proof} is not in requiredProof, which it narrows")
 
 
 def _repeated(document: Document, name: str) -> Iterator[Problem]:
@@ -196,6 +208,7 @@ def _policy(written: PolicyDocument, document: Document) -> Policy:
         for_s=spec.for_s,
         enforce=spec.mode == "enforce",
         required_proof=spec.required_proof,
+        required_proof_by_disk=dict(spec.required_proof_by_disk),
         start_manual=spec.start_manual,
         priority=spec.priority,
     )
