@@ -208,11 +208,13 @@ def test_a_host_that_is_back_on_the_network_has_a_period_to_renew_its_lease(make
     probers.unreached.add("n1")
     probers.run(300)
     assert verdict(cluster, "n1") is Verdict.UNREACHABLE
+    probers.until(lambda: round(cluster.now) % 10 == 1)
     probers.unreached.discard("n1")
-    probers.run(9)
-    assert cluster.incident("n1").row == "late-but-reached"
     cluster.silent.discard("n1")
-    probers.run(12)
+    probers.run(8)
+    assert cluster.incident("n1").row == "late-but-reached"
+    probers.run(5)
+    assert verdict(cluster, "n1") is None
     assert [d for d in cluster.decisions if d.verdict is Verdict.KUBELET_DOWN] == []
 
 
