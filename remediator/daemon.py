@@ -224,6 +224,7 @@ async def _run(settings: Settings) -> None:
             tasks.create_task(measure(replica, connection, publisher, clock), name="metrics")
             tasks.create_task(lag.run(), name="lag")
             tasks.create_task(desk.run(), name="health-desk")
+            tasks.create_task(desk.count(), name="verdicts")
             if server is not None:
                 tasks.create_task(server.run(), name="nats-server")
             try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Generator
 from typing import TypeVar
 
@@ -22,14 +23,17 @@ from remediator.bus.queries import Answerer
 from remediator.clock import Clock
 from remediator.engine import health_view, node_view, vm_view
 from remediator.engine.settings import DetectionSettings
-from remediator.engine.views import NoSuch, Surroundings, WatchLine
+from remediator.engine.views import ClusterView, NoSuch, Surroundings, WatchLine
 from remediator.health_query import HealthAnswer, HealthQuery, ask_leader, decode_query, encode
 from remediator.leader import Term
+from remediator.metrics import METRICS, Metrics
 from remediator.own_health import quiet_limit_s
 from remediator.replica import Replica
 
 log = structlog.get_logger(__name__)
 
+# A fifth to a half of a second of work for 5,000 nodes and 50,000 VMs.
+COUNT_EVERY_S = 10.0
 SHARED_FOR_S = 1.0  # a view of the cluster answers everybody who asks within this
 VIEWS_KEPT = 64  # zones whose view is shared
 
@@ -82,6 +86,21 @@ class HealthDesk:
         own = await self._own(query)
         return None if own is None else encode(own)
 
+    async def count(self, metrics: Metrics = METRICS) -> None:
+        """Keep the gauges of verdicts and of our own health true, until cancelled."""
+        while True:
+            view = await self._survey() if self._leads() else None
+            if isinstance(view, ClusterView) and self._leads():
+                nodes: Counter[str] = Counter()
+                for zone in view.zones:
+                    nodes.update(zone.verdicts)
+                metrics.verdicts(nodes, view.vm_verdicts, view.suspicion)
+                metrics.own_health(view.own.multiplier, suspended=view.own.suspended)
+            else:  # a follower judges nobody
+                metrics.verdicts({}, {}, 0.0)
+                metrics.own_health(1, suspended=False)
+            await asyncio.sleep(COUNT_EVERY_S)
+
     def _leads(self) -> bool:
         return self._replica.elector.leader and self._replica.term is not None
 
@@ -110,13 +129,17 @@ class HealthDesk:
             made_at, shared = self._shared.get(zone, (0.0, None))
             if shared is not None and self._clock.now() - made_at <= SHARED_FOR_S:
                 return shared
-            around, engine = self._surroundings(), self._replica.engine
-            work = health_view.survey(engine.context, engine.vms, around, zone=zone)
-            answer = _answer(await _by_slices(work))
+            view = await self._survey(zone)
+            answer = _answer(view)
             if len(self._shared) >= VIEWS_KEPT:
                 self._shared.clear()
-            self._shared[zone] = (around.at, answer)
+            self._shared[zone] = (self._clock.now(), answer)
             return answer
+
+    async def _survey(self, zone: str = "") -> ClusterView | NoSuch:
+        engine = self._replica.engine
+        work = health_view.survey(engine.context, engine.vms, self._surroundings(), zone=zone)
+        return await _by_slices(work)
 
     def _surroundings(self) -> Surroundings:
         now = self._clock.now()

@@ -7,6 +7,7 @@ in ``_total``. One process has one ``METRICS``; tests make their own with a fres
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 
 from prometheus_client import (
@@ -21,6 +22,7 @@ from prometheus_client import (
 
 from remediator.engine.chain import Decision, DecisionKind
 from remediator.engine.model import IncidentState, OutcomeStatus, Plane, Reading, Verdict
+from remediator.engine.views import STOPPED
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -28,6 +30,14 @@ ACTIONS = ("cordon", "fence", "release", "force-stop", "start", "uncordon")
 GUARD_LIMIT = 32  # distinct guard names that get a series of their own; the rest is "other"
 INCIDENT_LIMIT = 1000  # incidents measured at once
 
+_OF_VMS = (
+    Verdict.GUEST_SILENT,
+    Verdict.CRASHED,
+    Verdict.STUCK,
+    Verdict.PAUSED,
+    Verdict.UNPLACEABLE,
+)
+_OF_NODES = tuple(verdict for verdict in Verdict if verdict not in _OF_VMS)
 _LOST = (Verdict.DEAD, Verdict.UNREACHABLE, Verdict.ISOLATED)
 
 # A verdict on leases alone is due within 15 s, a whole recovery within a minute or two.
@@ -54,6 +64,7 @@ class Metrics:
         self._lost: dict[str, float] = {}  # incident -> when its verdict was recorded
         self._proven: dict[str, float] = {}  # incident -> when its proof was held
         self._make_observing()
+        self._make_judging()
         self._make_deciding()
         self._make_plumbing()
 
@@ -126,6 +137,47 @@ class Metrics:
             buckets=_LAG_BUCKETS,
             registry=self.registry,
         )
+
+    def _make_judging(self) -> None:
+        registry = self.registry
+        self._plane_age = Gauge(
+            "remediator_plane_age_seconds",
+            "Time since the last signal of a plane; absent where none was ever heard.",
+            ["plane"],
+            registry=registry,
+        )
+        self._plane_heard: dict[str, float] = {}  # plane -> monotonic time of its last signal
+        self._multiplier = Gauge(
+            "remediator_own_health_multiplier",
+            "By how much this leader stretches every silence limit for its own trouble; 1 is well.",
+            registry=registry,
+        )
+        self._multiplier.set(1)
+        self._suspended = Gauge(
+            "remediator_convictions_suspended",
+            "1 while this leader convicts nobody because of its own trouble.",
+            registry=registry,
+        )
+        self._suspicion = Gauge(
+            "remediator_lease_suspicion_max",
+            "The highest suspicion (phi) of any node's lease, as this leader sees it.",
+            registry=registry,
+        )
+        nodes = Gauge(
+            "remediator_nodes",
+            "Nodes by verdict, as this leader sees them.",
+            ["verdict"],
+            registry=registry,
+        )
+        self._nodes = {one.value: nodes.labels(one.value) for one in _OF_NODES}
+        vms = Gauge(
+            "remediator_vms",
+            "VMs by verdict, as this leader sees them; stopped: nobody wants it to run.",
+            ["verdict"],
+            registry=registry,
+        )
+        of_vms = (Verdict.UNKNOWN, Verdict.HEALTHY, *_OF_VMS)
+        self._vms = {each: vms.labels(each) for each in (*(one.value for one in of_vms), STOPPED)}
 
     def _make_deciding(self) -> None:
         registry = self.registry
@@ -244,8 +296,26 @@ class Metrics:
         platform_collector.PlatformCollector(registry=self.registry)
 
     def signals(self, plane: str, reading: str, count: int) -> None:
-        """Count observations."""
+        """Count observations, and note that their plane was heard."""
         self._signals[plane, reading].inc(count)
+        if plane not in self._plane_heard:
+            self._plane_age.labels(plane).set_function(
+                lambda: time.monotonic() - self._plane_heard[plane]
+            )
+        self._plane_heard[plane] = time.monotonic()
+
+    def own_health(self, multiplier: int, *, suspended: bool) -> None:
+        """Set how far this leader trusts its own eyes."""
+        self._multiplier.set(multiplier)
+        self._suspended.set(suspended)
+
+    def verdicts(self, nodes: Mapping[str, int], vms: Mapping[str, int], suspicion: float) -> None:
+        """Set the nodes and VMs by verdict; verdicts not named become 0."""
+        for verdict, child in self._nodes.items():
+            child.set(nodes.get(verdict, 0))
+        for verdict, child in self._vms.items():
+            child.set(vms.get(verdict, 0))
+        self._suspicion.set(suspicion)
 
     def refused(self, reason: str) -> None:
         """Count one message that was not let in; reasons are a fixed list."""

@@ -97,3 +97,42 @@ def test_every_plane_has_its_signals_from_the_start(metrics):
     metrics.signals("lease", "up", 1)
     assert value(metrics, "remediator_signals_total", plane="lease", reading="up") == 1
     assert value(metrics, "remediator_signals_total", plane="power", reading="down") == 0
+
+
+def test_a_plane_is_as_old_as_its_last_signal_and_absent_before_the_first(metrics, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("remediator.metrics.time.monotonic", lambda: clock[0])
+    name = "remediator_plane_age_seconds"
+    assert value(metrics, name, plane="power") is None
+    metrics.signals("power", "up", 3)
+    clock[0] = 107.5
+    assert value(metrics, name, plane="power") == 7.5
+    metrics.signals("power", "down", 1)
+    assert value(metrics, name, plane="power") == 0.0
+
+
+def test_verdicts_not_named_become_none(metrics):
+    metrics.verdicts({"Healthy": 5, "Dead": 1}, {"Healthy": 9, "Stuck": 2, "stopped": 1}, 8.5)
+    assert value(metrics, "remediator_nodes", verdict="Dead") == 1
+    assert value(metrics, "remediator_vms", verdict="Stuck") == 2
+    assert value(metrics, "remediator_vms", verdict="stopped") == 1
+    assert value(metrics, "remediator_lease_suspicion_max") == 8.5
+    metrics.verdicts({"Healthy": 6}, {"Healthy": 12}, 0.0)
+    assert value(metrics, "remediator_nodes", verdict="Dead") == 0
+    assert value(metrics, "remediator_nodes", verdict="Healthy") == 6
+    assert value(metrics, "remediator_vms", verdict="Stuck") == 0
+
+
+def test_every_verdict_has_its_place_among_nodes_or_vms(metrics):
+    found = set()
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        if family.name in ("remediator_nodes", "remediator_vms"):
+            found |= {sample.labels["verdict"] for sample in family.samples}
+    assert found == {*(one.value for one in Verdict), "stopped"}
+
+
+def test_own_health_is_well_until_it_is_said_otherwise(metrics):
+    assert value(metrics, "remediator_own_health_multiplier") == 1
+    metrics.own_health(8, suspended=True)
+    assert value(metrics, "remediator_own_health_multiplier") == 8
+    assert value(metrics, "remediator_convictions_suspended") == 1

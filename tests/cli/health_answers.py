@@ -73,6 +73,7 @@ CLUSTER = ClusterView(
         NodeLine(name="spare", zone="", verdict=Verdict.UNKNOWN, row="not-yet-seen"),
     ),
     nodes_more=2,
+    suspicion=8.2,
     vms=1200,
     vm_verdicts={"Healthy": 1160, "Unknown": 36, "Stuck": 1, "stopped": 3},
     sick=(
@@ -106,6 +107,7 @@ QUIET = ClusterView(
     zones=(ZoneLine(zone="zone-b", nodes=120, verdicts={"Healthy": 120}),),
     nodes=(),
     nodes_more=0,
+    suspicion=0.0,
     vms=1,
     vm_verdicts={"Healthy": 1},
     sick=(),
