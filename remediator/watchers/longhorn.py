@@ -86,27 +86,29 @@ class LonghornView:
             self._replicas_of[engine] = tuple(now)
         else:
             self._replicas_of.pop(engine, None)
-        for name in dict.fromkeys((*before, *now)):
-            node, old = self._node_of.get(name, ""), before.get(name)
-            if not node or now.get(name) == old:
-                continue
-            answers = name in now and now[name].mode == "RW" and witness != node
-            if answers and not first:
+        touched = dict.fromkeys(self._node_of.get(name, "") for name in (*before, *now))
+        for name, testimony in now.items():
+            node = self._node_of.get(name, "")
+            fresh = testimony != before.get(name) and not first
+            if fresh and testimony.mode == "RW" and node != witness:
                 self.voices.heard(node, f"engine {engine} on {witness} has replica {name} in RW")
-            else:
+        for node in touched:  # all: whether the engine is to be believed may have changed
+            if node:
                 self._judge(node, first=first)
 
     def _judge(self, node: str, *, first: bool) -> None:
         """Say that a node is lost, if all who can know say so."""
-        told = [
-            testimony
-            for name in self._replicas_on.get(node, ())
-            if (testimony := self._testimonies.get(name)) is not None
-            and testimony.witness != node
-            and not self._in_trouble(testimony)
-        ]
-        if told and all(testimony.mode == _LOST for testimony in told):
-            detail = f"{len(told)} replicas in ERR, as seen from {told[0].witness}"
+        believed: list[_Testimony] = []
+        for name in self._replicas_on.get(node, ()):
+            testimony = self._testimonies.get(name)
+            if testimony is None or testimony.witness == node:
+                continue
+            if testimony.mode != _LOST:
+                return  # one that is in trouble has nothing but lost ones
+            if not self._in_trouble(testimony):
+                believed.append(testimony)
+        if believed:
+            detail = f"{len(believed)} replicas in ERR, as seen from {believed[0].witness}"
             self.voices.lost(node, detail, first=first)
 
     def _in_trouble(self, testimony: _Testimony) -> bool:

@@ -256,7 +256,7 @@ def longhorn_engine(name="v1-e-0", node="n2", modes=None, state="running", owner
     }
 
 
-def storage_node(name="n1", state="Online", at=AT, used="10Gi", phase=None):
+def storage_node(state="Online", at=AT, name="n1", used="10Gi", phase=None):
     return {
         **named(name, "portworx"),
         "spec": {"version": "3.2"},
