@@ -50,14 +50,10 @@ class EventCorrelator:
             del self._series[next(iter(self._series))]
         return series
 
-    def forget(self, key: Hashable) -> None:
-        """Begin anew with the next one: the Event is not there any more."""
-        self._series.pop(key, None)
-
     def _granted(self, about: str, now: float) -> bool:
         tokens, as_of = self._budgets.pop(about, (float(_BURST), now))
         tokens = min(float(_BURST), tokens + (now - as_of) / _REFILL_S)
-        granted = tokens >= 1.0
+        granted = tokens >= 1.0 - 1e-9  # sums of fractions
         self._budgets[about] = (tokens - 1.0 if granted else tokens, now)
         if len(self._budgets) > _MEMORY_MAX:
             del self._budgets[next(iter(self._budgets))]

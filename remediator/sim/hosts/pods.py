@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from remediator.kube.transport import TransportError
 from remediator.sim.hosts.launcher import Launcher, is_launcher
+from remediator.sim.hosts.pod_status import ended_status, running_status, waiting_status
 from remediator.sim.hosts.probing import Probing
 from remediator.sim.hosts.volumes import Volume, claims_of
 from remediator.sim.hosts.wire import STRATEGIC_PATCH, Obj, RefusedError, decode_obj
@@ -167,26 +168,9 @@ class PodWorker:
         meta = self.pod["metadata"]
         vm = f"{meta['namespace']}/{(meta.get('labels') or {}).get('vm.kubevirt.io/name', '')}"
         if vm in troubles.no_image:
-            await self._report(self._waiting_status("ImagePullBackOff"))
+            await self._report(waiting_status(self.pod, "ImagePullBackOff"))
         while vm in troubles.no_image:
             await self._kubelet.sleep(_IMAGE_RETRY_S)
-
-    def _waiting_status(self, reason: str) -> Obj:
-        return {
-            "phase": "Pending",
-            "containerStatuses": [
-                {
-                    "name": container["name"],
-                    "image": container.get("image", ""),
-                    "imageID": "",
-                    "ready": False,
-                    "started": False,
-                    "restartCount": 0,
-                    "state": {"waiting": {"reason": reason, "message": "Back-off pulling image"}},
-                }
-                for container in self.pod["spec"]["containers"]
-            ],
-        }
 
     async def _bound(self, claim: str) -> Volume:
         """Return the claim's volume, once it is bound."""
@@ -217,45 +201,19 @@ class PodWorker:
             self._kubelet.host.launchers[self.launcher.vmi_uid] = self.launcher
 
     async def _report_running(self) -> None:
-        now = rfc3339(self._kubelet.host.now())
-        status = {
-            "phase": "Running",
-            "hostIP": self._kubelet.host.spec.address,
-            "podIP": self._kubelet.host.pod_ip(self.uid),
-            "startTime": self._started_at,
-            "conditions": [
-                {"type": "Initialized", "status": "True", "lastTransitionTime": now},
-                *(self._readiness(type_, now) for type_ in ("ContainersReady", "Ready")),
-            ],
-            "containerStatuses": [
-                {
-                    "name": container["name"],
-                    "image": container.get("image", ""),
-                    "imageID": "",
-                    "ready": self._ready,
-                    "started": True,
-                    "restartCount": 0,
-                    "state": {"running": {"startedAt": self._started_at}},
-                }
-                for container in self.pod["spec"]["containers"]
-            ],
-        }
+        host = self._kubelet.host
+        status = running_status(
+            self.pod,
+            now=host.now(),
+            started_at=self._started_at,
+            host_ip=host.spec.address,
+            pod_ip=host.pod_ip(self.uid),
+            ready=self._ready,
+            was_unready=self._was_unready,
+        )
         await self._report(status)
         if self.launcher is not None:
             self._kubelet.host.handler.launcher_up(self.launcher)
-
-    def _readiness(self, type_: str, now: str) -> Obj:
-        if self._ready:
-            ready: Obj = {"type": type_, "status": "True", "lastTransitionTime": now}
-            # A merge keeps what is not named: null takes the reason of an earlier failure away.
-            return {**ready, "reason": None, "message": None} if self._was_unready else ready
-        return {
-            "type": type_,
-            "status": "False",
-            "lastTransitionTime": now,
-            "reason": "ContainersNotReady",
-            "message": "containers with unready status: [compute]",
-        }
 
     # End.
 
@@ -290,38 +248,13 @@ class PodWorker:
                 self._kubelet.volume_released(volume.unique_name)
         self._volumes = []
         if not self._vanished:
-            last = await self._report(self._ended_status(phase))
+            status = ended_status(self.pod, phase, self._end_reason, self._kubelet.host.now())
+            last = await self._report(status)
             if last is not None and "deletionTimestamp" in last["metadata"]:
                 await self._delete()
         self._done = True
         if self._vanished:
             self._kubelet.forget(self.uid)
-
-    def _ended_status(self, phase: str) -> Obj:
-        now = rfc3339(self._kubelet.host.now())
-        code = 0 if phase == "Succeeded" else 137
-        reason = self._end_reason or ("Completed" if phase == "Succeeded" else "Error")
-        return {
-            "phase": phase,
-            "conditions": [
-                {"type": type_, "status": "False", "lastTransitionTime": now, "reason": why}
-                for type_, why in (("Ready", f"Pod{phase}"), ("ContainersReady", f"Pod{phase}"))
-            ],
-            "containerStatuses": [
-                {
-                    "name": container["name"],
-                    "image": container.get("image", ""),
-                    "imageID": "",
-                    "ready": False,
-                    "started": False,
-                    "restartCount": 0,
-                    "state": {
-                        "terminated": {"exitCode": code, "reason": reason, "finishedAt": now}
-                    },
-                }
-                for container in self.pod["spec"]["containers"]
-            ],
-        }
 
     # Talking to the API server.
 
