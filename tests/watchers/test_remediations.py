@@ -140,8 +140,10 @@ async def test_a_remediation_of_ours_holds_nobody(world):
 async def test_nothing_ever_holds_the_whole_cluster_for_want_of_a_node(world):
     world.make(SNR, examples.remediation(node=""))
     world.make(METAL3, examples.metal3_remediation("orphan", machine="gone"))
-    world.make(NHC, examples.node_health_check(examples.unhealthy_node("", kind="Odd")))
+    of_no_node = {**examples.unhealthy_node("odd", kind="Odd"), "name": ""}
+    world.make(NHC, examples.node_health_check(of_no_node))
     await world.start()
+    assert len(world.held()) == 2
     assert all(facts.node for facts in world.published.facts(HandsOffFacts))
 
 
