@@ -14,7 +14,10 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from remediator.actions.claims import ClaimKeeper, wanted_claims
+from remediator.actions.fence.checks import FenceChecks
 from remediator.actions.fence.devices import FenceDevices
+from remediator.actions.fence.driver import Target as FenceTarget
 from remediator.actions.fence.fence import target_of
 from remediator.actions.runner import ActionRunner
 from remediator.backoff import Backoff
@@ -148,6 +151,13 @@ class Replica:
             overrun=self._overrun,
         )
         self.vantage = self._make_vantage()
+        # Of its own randomness: what is drawn for it must not move anything else in a simulation.
+        self.fence_checks = FenceChecks(
+            doors.devices,
+            self._fence_targets,
+            clock,
+            rng=random.Random(settings.identity),  # noqa: S311 - jitter is no secret
+        )
         self.term: Term | None = None  # while leading
         self.on_overrun: Callable[[], None] = lambda: None
 
@@ -281,11 +291,18 @@ class Replica:
         log.info("leading", identity=settings.identity, epoch=epoch)
         try:
             async with asyncio.TaskGroup() as tasks:
-                probing = tasks.create_task(probe.run(), name="power-probe")
-                measuring = tasks.create_task(monitor.run(), name="own-health")
+                beside = [
+                    tasks.create_task(work, name=name)
+                    for name, work in (
+                        ("power-probe", probe.run()),
+                        ("own-health", monitor.run()),
+                        ("claims", self._claim_keeper().run()),
+                        ("fence-checks", self.fence_checks.run()),
+                    )
+                ]
                 await term.run(settings.identity, epoch, source, runner, begin)
-                probing.cancel()
-                measuring.cancel()
+                for task in beside:
+                    task.cancel()
         except* EngineOverrunError as errors:
             # Giving the Lease back and standing again brings a new engine and a whole picture.
             log.warning("term_starts_over", why=str(errors.exceptions[0]))
@@ -320,6 +337,22 @@ class Replica:
             if node is not None:
                 zone = node.labels.get(ZONE, "")
                 yield Target(name, node.internal_ip, node.kubelet_port, zone)
+
+    def _claim_keeper(self) -> ClaimKeeper:
+        engine = self._engine
+        return ClaimKeeper(
+            self._client,
+            self._clock,
+            wanted=lambda: wanted_claims(engine.state.incidents.values()),
+            held=engine.context.inventory.leases.values,
+            leads=lambda: self.elector.leader and self._settings.enforce,
+        )
+
+    def _fence_targets(self) -> Iterator[tuple[FenceTarget, dict[str, str]]]:
+        for name in self.watchers.node_names():
+            node = self.watchers.node(name)
+            if node is not None:
+                yield target_of(node), node.labels
 
     async def _power_state(self, node: str) -> PowerReading:
         known = self.watchers.node(node)

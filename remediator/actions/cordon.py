@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remediator.actions import marks
+from remediator.actions.claims import take_claim
 from remediator.actions.live import CONFLICTS_MAX, patch_node, read_node
 from remediator.actions.world import Result, SparedError, World, failed, succeeded
 from remediator.engine.model import Cordon
@@ -20,6 +21,7 @@ async def cordon(work: Cordon, world: World) -> Result:
         refusal = marks.why_not(node, work.node_uid)
         if refusal:
             raise SparedError(refusal)
+        claimed = await take_claim(world, node, work.policy)
         patch = _cordon_patch(node)
         if not patch:
             return succeeded("it was cordoned and tainted already", changed=False)
@@ -28,7 +30,7 @@ async def cordon(work: Cordon, world: World) -> Result:
             continue  # somebody wrote the node in between: look again
         if _cordon_patch(after):
             return failed("the API server accepted the patch, but did not keep it", changed=True)
-        return succeeded("cordoned and tainted", changed=True)
+        return succeeded(f"cordoned and tainted{claimed}", changed=True)
     return failed(f"the node changed under each of {CONFLICTS_MAX} tries")
 
 

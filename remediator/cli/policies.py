@@ -72,12 +72,16 @@ def _described(at: int, one: Policy) -> str:
     from remediator.durations import format_duration  # noqa: PLC0415 - not needed for --help
 
     labels = ", ".join(f"{key}={value}" for key, value in sorted(one.node_labels.items()))
-    stood = f", standing for {format_duration(one.for_s)}" if one.for_s else ""
+    held = {verdict: one.stands_for_s(verdict) for verdict in one.verdicts}
+    when = " or ".join(
+        f"{verdict} for {format_duration(for_s)}" if for_s else verdict
+        for verdict, for_s in held.items()
+    )
     manual = "starts them too" if one.start_manual else "leaves them stopped"
     return "\n".join(
         (
             f"{at}. {one.name} (priority {one.priority}, {one.source}, {one.content_hash[:12]})",
-            f"   when    a node is {' or '.join(one.verdicts)}{stood}",
+            f"   when    a node is {when}",
             f"   nodes   {labels or 'all'}",
             f"   then    {', '.join(one.steps)}",
             f"   proof   {' or '.join(one.required_proof) or 'none'}",

@@ -16,6 +16,7 @@ GRANT, WAIT, REFUSE = "grant", "wait", "refuse"
 
 EXCLUDE_LABEL = "remediation.medik8s.io/exclude-from-remediation"  # medik8s: value must be "true"
 EXCLUDE_ANNOTATION = "remediator.io/exclude"
+CLAIM_PREFIX = "remediator-"  # of the holder of a medik8s node lease: the policy's name follows
 
 
 def ask(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> tuple[GuardRow, ...]:
@@ -36,7 +37,8 @@ def hands_off(context: Context, node: NodeFacts) -> str:
     if EXCLUDE_ANNOTATION in node.annotations:
         why.append(f"it carries the annotation {EXCLUDE_ANNOTATION}")
     lease = context.inventory.leases.get(node.name)
-    if lease is not None and lease.holder and lease.duration_s > 0:
+    ours = lease is not None and lease.holder.startswith(CLAIM_PREFIX)
+    if lease is not None and lease.holder and not ours and lease.duration_s > 0:
         # Valid by the holder's clock or by ours: either way somebody may be at work on the node.
         expires_at = max(lease.renewed_at, lease.seen_at) + lease.duration_s
         if expires_at > context.now:
@@ -48,7 +50,10 @@ def hands_off(context: Context, node: NodeFacts) -> str:
 
 
 def unhealthy(context: Context) -> frozenset[str]:
-    """Return the nodes that are or may be down: silent, overdue, fenced or in an incident."""
+    """Return the nodes that are or may be down.
+
+    Silent, overdue, reached by no vantage point, fenced or in an incident.
+    """
     if context.down_now is None:
         state, evidence = context.state, context.evidence
         in_incident = {
@@ -56,7 +61,9 @@ def unhealthy(context: Context) -> frozenset[str]:
             for incident in state.incidents.values()
             if incident.state is not IncidentState.SUSPECTED
         }
-        down = in_incident.union(state.residues, evidence.overdue_nodes())
+        down = in_incident.union(
+            state.residues, evidence.overdue_nodes(), evidence.network.unreached(context.now)
+        )
         context.down_now = frozenset(down & context.inventory.nodes.keys())
     return context.down_now
 

@@ -16,8 +16,9 @@ from remediator.engine.verdicts import Row, decide
 
 # The power is asked again this often while an incident without proof is young, and later.
 _ASK_YOUNG_S, _ASK_OLD_S, _YOUNG_S = 20.0, 120.0, 300.0
-# The same for probes; a vantage point that was asked probes every second for 30 s.
-_PROBE_YOUNG_S, _PROBE_OLD_S = 5.0, 60.0
+# The same for probes. A vantage point that was asked probes every second for 30 s, and its reading
+# counts for 15 s more: asked so often, the network's value does not come and go with the asking.
+_PROBE_YOUNG_S, _PROBE_OLD_S = 5.0, 20.0
 
 # What may make a node suspect. Of these a late lease alone is not worth a question to its BMC.
 _SIGNS = {

@@ -185,6 +185,12 @@ class Evidence:
         beat = self.leases.beats.get(node)
         return beat is not None and beat.live and beat.at > at
 
+    def off_since(self, node: NodeFacts, now: float) -> float:
+        """Return from when on a renewal would contradict that the power is off; 0 if it is not."""
+        if self._power_value(node.name, now) != "off":
+            return 0.0
+        return self._heard_after_off(node.name)
+
     def values(self, node: NodeFacts, now: float) -> PlaneValues:
         """Return what each plane says of this node at ``now``."""
         name = node.name
@@ -284,7 +290,7 @@ class Evidence:
         if not beat.live or beat.mark_s < self.leases.time.floor_s:
             return "unknown"  # not heard since we began, or since we were deaf
         if power == "off":
-            heard_after_off = self.beaten_since(node, self._off_since(node))
+            heard_after_off = self.beaten_since(node, self._heard_after_off(node))
             return "up" if heard_after_off else "quiet"
         return "quiet" if self.leases.overdue(node) else "up"
 
@@ -331,7 +337,7 @@ class Evidence:
                 return "up"
         return "down" if any(each.reading is Reading.DOWN for each in said) else "unknown"
 
-    def _off_since(self, node: str) -> float:
+    def _heard_after_off(self, node: str) -> float:
         """Return from when on a beat contradicts "off": a write in flight may come after it."""
         off = [each for each in self.said.power.of(node) if each.firm is Reading.DOWN]
         first_at = min((each.firm_since for each in off), default=0.0)

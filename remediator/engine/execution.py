@@ -216,7 +216,8 @@ def _work(
     if plan is None:
         raise InvariantError(f"{incident.id} has no plan to carry out")
     if step == "cordon":
-        return Cordon(node=node.name, node_uid=node.uid), steps.cordon_deadline_s
+        cordon = Cordon(node=node.name, node_uid=node.uid, policy=plan.policy)
+        return cordon, steps.cordon_deadline_s
     if step == "fence":
         level = fencing.level_of(plan, attempt)
         fence = Fence(
@@ -225,6 +226,8 @@ def _work(
             boot_id=incident.boot_id,
             method=plan.fence_method,
             level=level.index,
+            off_since=context.evidence.off_since(node, context.now),
+            policy=plan.policy,
         )
         return fence, level.deadline_s
     if step == "release" and incident.proof is not None:

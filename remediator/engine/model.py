@@ -367,10 +367,11 @@ class Proof(Record, frozen=True, kw_only=True):
 
 
 class Cordon(Record, frozen=True, kw_only=True, tag_field="do", tag="cordon"):
-    """Mark the node unschedulable and add our own NoSchedule taint."""
+    """Claim the node, mark it unschedulable and add our own NoSchedule taint."""
 
     node: str
     node_uid: str
+    policy: str = ""  # whose plan this is: the holder of the claim
 
 
 class Fence(Record, frozen=True, kw_only=True, tag_field="do", tag="fence"):
@@ -381,6 +382,10 @@ class Fence(Record, frozen=True, kw_only=True, tag_field="do", tag="fence"):
     boot_id: str
     method: str  # name of the fence configuration
     level: int = 0  # which of its levels
+    policy: str = ""
+    # A renewal of the Lease that was seen no later than this came before the fence device said off,
+    # on our clock: it spares nobody. 0: the device did not say off, or to an earlier leader.
+    off_since: float = 0.0
 
 
 class Release(Record, frozen=True, kw_only=True, tag_field="do", tag="release"):

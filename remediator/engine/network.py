@@ -116,7 +116,10 @@ class Network:
         vantage.reading, vantage.detail = signal.reading, signal.detail
 
     def sight(self, node: str, signal: Signal, now: float) -> bool:
-        """Take in a reading of a node; True when it changes what its vantage point says of it."""
+        """Take in a reading of a node; True when it speaks against the node, and is news.
+
+        Or takes such a word back. "Up" of a node that nobody doubts is no reason to look at it.
+        """
         vantage = self._vantage(signal, now)
         if vantage is None:
             return False
@@ -127,8 +130,9 @@ class Network:
             return False  # the same message again
         elif overtaken(signal.at, now, sight.at, sight.arrived_at):
             return False
-        stale = not self._is_fresh(sight, now)
-        changed = stale or signal.reading is not sight.reading
+        was_down = sight.reading is Reading.DOWN
+        is_down = signal.reading is Reading.DOWN
+        news = was_down is not is_down or (is_down and not self._is_fresh(sight, now))
         if signal.reading is not sight.reading or not sight.since:
             sight.since = now
         sight.at, sight.arrived_at = signal.at, now
@@ -137,7 +141,7 @@ class Network:
             vantage.down.add(node)
         else:
             vantage.down.discard(node)
-        return changed and not (stale and signal.reading is Reading.UNKNOWN)
+        return news
 
     def value(self, node: str, now: float) -> str:
         """Return what the vantage points together say of a node: up, down or unknown.

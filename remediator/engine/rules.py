@@ -29,6 +29,7 @@ class Policy(Record, frozen=True, kw_only=True):
     steps: tuple[str, ...] = STEPS  # a prefix of STEPS: each step makes the next one safe
     node_labels: dict[str, str] = {}  # all must be present with these values
     for_s: float = 0.0  # how long the verdict must have stood
+    for_verdict: dict[Verdict, float] = {}  # the same for single verdicts, in place of ``for_s``
     enforce: bool = True  # False: this policy only says what it would do
     required_proof: tuple[ProofKind, ...] = (
         ProofKind.POWER_OFF_VERIFIED,
@@ -41,6 +42,10 @@ class Policy(Record, frozen=True, kw_only=True):
     required_proof_by_disk: dict[DiskKind, tuple[ProofKind, ...]] = {}
     start_manual: bool = False  # also start VMs whose run strategy is Manual
     priority: int = 100  # lower is asked first; then by name
+
+    def stands_for_s(self, verdict: Verdict) -> float:
+        """Return how long this verdict must have stood before the policy answers it."""
+        return self.for_verdict.get(verdict, self.for_s)
 
 
 class Match(Record, frozen=True, kw_only=True):
@@ -72,11 +77,12 @@ def first_match(
         if missing:
             continue
         stood_s = now - since_at
-        held = stood_s >= policy.for_s
-        if policy.for_s > 0:
-            clauses.append(_row(policy, f"for {policy.for_s:g} s", f"{stood_s:.1f} s", held=held))
+        for_s = policy.stands_for_s(verdict)
+        held = stood_s >= for_s
+        if for_s > 0:
+            clauses.append(_row(policy, f"for {for_s:g} s", f"{stood_s:.1f} s", held=held))
         if not held:
-            due_at = since_at + policy.for_s if due_at is None else due_at
+            due_at = since_at + for_s if due_at is None else due_at
             continue
         return Match(policy=policy, clauses=tuple(clauses))
     return Match(policy=None, clauses=tuple(clauses), due_at=due_at)

@@ -6,6 +6,8 @@ it may have come back while nobody led.
 
 from __future__ import annotations
 
+import msgspec
+
 from remediator.engine import budgets, conviction
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
@@ -73,6 +75,9 @@ def _ask(context: Context, action: Action) -> str:
 
 
 def _repeat(context: Context, action: Action) -> None:
+    if isinstance(action.work, Fence):  # the time in it is of the clock of the leader before
+        work = msgspec.structs.replace(action.work, off_since=0.0)
+        action = msgspec.structs.replace(action, work=work)
     context.record(
         DecisionKind.RESUMED,
         action.subject,

@@ -8,6 +8,8 @@ recovery under way) is asked before, in ``vm_incidents.py``.
 
 from __future__ import annotations
 
+import functools
+
 from remediator.engine.model import Record, Verdict
 
 ANY: frozenset[str] = frozenset()
@@ -159,9 +161,10 @@ TABLE: tuple[VmRow, ...] = (
 ROWS = {row.name: row for row in TABLE}
 
 
-def fitting(values: VmValues) -> list[VmRow]:
+@functools.lru_cache(maxsize=4096)  # many VMs are ill in the same few ways
+def fitting(values: VmValues) -> tuple[VmRow, ...]:
     """Return the rows that fit, in the table's order; none when nothing speaks against the VM."""
-    return [row for row in TABLE if row.fits(values)]
+    return tuple(row for row in TABLE if row.fits(values))
 
 
 def would_change(values: VmValues, row: str) -> list[str]:

@@ -30,7 +30,8 @@ from remediator.engine.vm_verdicts import VmRow, VmValues, fitting
 
 VmObject = VmFacts | VmiFacts | PodFacts | MigrationFacts
 
-_LOOK_EVERY_S = 5.0  # at a case whose objects do not change
+_LOOK_EVERY_S = 5.0  # at a case whose objects do not change; half as often to half as rarely
+_TURNS = 16  # by which looks are spread: what fell ill together is not looked at together for ever
 # An incident ends when nothing has spoken against its VM for so long: what comes and goes is one.
 SETTLE_S = 30.0
 # What an earlier leader knew of signals and failures, this one must see again or miss for so long.
@@ -58,6 +59,7 @@ class VmWatch:
         self._evidence = VmEvidence(context.inventory)
         self._cases: dict[Key, _Case] = {}
         self._due: list[tuple[float, Key]] = []
+        self._looks = 0
         self._floor_s = 0.0  # nothing counts from before this: we were deaf
         self._inherited: frozenset[str] = frozenset()  # incidents that an earlier leader opened
 
@@ -182,7 +184,7 @@ class VmWatch:
         else:
             del self._cases[key]
 
-    def _mark(self, case: _Case, key: Key, rows: list[VmRow]) -> None:
+    def _mark(self, case: _Case, key: Key, rows: tuple[VmRow, ...]) -> None:
         """Note since when each row fits; one that is about something new begins anew."""
         marks: dict[str, tuple[str, float]] = {}
         for row in rows:
@@ -200,7 +202,7 @@ class VmWatch:
         case: _Case,
         key: Key,
         values: VmValues,
-        rows: list[VmRow],
+        rows: tuple[VmRow, ...],
         incident: VmIncident | None,
     ) -> None:
         """Open, turn or end the incident by the rows that have fitted for long enough."""
@@ -224,11 +226,14 @@ class VmWatch:
         """End an incident whose rows no longer fit: at once for a plain reason, else in time."""
         why = vm_incidents.why_over(self._context, incident, key, values)
         clear_s = self._since(case.clear_s or 0.0)
-        settle_s = INHERITED_SETTLE_S if incident.id in self._inherited else SETTLE_S
-        if not why and clear_s >= settle_s * self._patience:
+        if not why and clear_s >= self._settle_s(incident):
             why = f"nothing has spoken against it for {clear_s:.0f} s"
         if why:
             vm_incidents.resolve(self._context, incident, why, self._rows(key, values))
+
+    def _settle_s(self, incident: VmIncident) -> float:
+        settle_s = INHERITED_SETTLE_S if incident.id in self._inherited else SETTLE_S
+        return settle_s * self._patience
 
     def _since(self, mark_s: float) -> float:
         """Return for how long something has stood that began at ``mark_s``."""
@@ -244,13 +249,15 @@ class VmWatch:
     def _confirmed_s(self, row: VmRow) -> float:
         return (row.after_s + row.hold_s) * self._patience
 
-    def _look_again(self, case: _Case, key: Key, rows: list[VmRow]) -> None:
+    def _look_again(self, case: _Case, key: Key, rows: tuple[VmRow, ...]) -> None:
         """Have a case looked at when its next row is due, and in a few seconds at the latest."""
-        wait_s = min([_LOOK_EVERY_S, *self._waits_s(case, key, rows)])
+        self._looks += 1
+        every_s = _LOOK_EVERY_S * (0.5 + self._looks % _TURNS / _TURNS)
+        wait_s = min([every_s, *self._waits_s(case, key, rows)])
         case.due_s = self._proven_s + wait_s
         heapq.heappush(self._due, (case.due_s, key))
 
-    def _waits_s(self, case: _Case, key: Key, rows: list[VmRow]) -> list[float]:
+    def _waits_s(self, case: _Case, key: Key, rows: tuple[VmRow, ...]) -> list[float]:
         """Return in how many seconds each limit is reached that is not reached yet."""
         found: list[float] = []
         for row in rows:
@@ -258,6 +265,10 @@ class VmWatch:
                 stood_s = self._stood_s(case, key, row)
                 limits = (self._after_s(row), self._confirmed_s(row))
                 found += [limit_s - stood_s for limit_s in limits if limit_s > stood_s]
+        incident = self._context.state.vm_incident_on(vm_subject(*key))
+        if incident is not None and case.clear_s is not None:
+            left_s = self._settle_s(incident) - self._since(case.clear_s)
+            found += [left_s] if left_s > 0 else []
         return found
 
     def _rows(

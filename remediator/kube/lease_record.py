@@ -7,7 +7,7 @@ times are written in UTC whatever TZ says.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -56,11 +56,14 @@ class LeaseRegister:
         duration_s: float,
         timeout_s: float,
         clock: Clock,
+        owner: Mapping[str, Any] | None = None,
     ) -> None:
         self._client = client
         self._collection = LEASES.collection(namespace)
         self._path = LEASES.object_path(name, namespace)
-        self._metadata = {"name": name, "namespace": namespace}
+        self._metadata: dict[str, Any] = {"name": name, "namespace": namespace}
+        if owner is not None:  # a new Lease goes with the object that it is about
+            self._metadata["ownerReferences"] = [dict(owner)]
         self._identity = identity
         self._duration_s = duration_s
         self._timeout_s = timeout_s

@@ -10,7 +10,6 @@ from remediator.kube.metadata import (
     Condition,
     KubeObject,
     KubeStruct,
-    condition_of,
     is_kubevirt_label,
     keep_labels,
     share_fields,
@@ -34,9 +33,12 @@ class PodSpec(KubeStruct, frozen=True):
         share_fields(self, "node_name")
 
 
-class PodCondition(Condition, frozen=True):
+class PodCondition(KubeStruct, frozen=True):
     """A pod's condition; the scheduler says in ``message`` why no node will do."""
 
+    type: str = ""
+    status: str = ""
+    reason: str | None = None
     message: str | None = None
 
 
@@ -44,9 +46,6 @@ class ContainerWaiting(KubeStruct, frozen=True):
     """Why a container does not run yet, or not again."""
 
     reason: str | None = None
-
-    def __post_init__(self) -> None:
-        share_fields(self, "reason")
 
 
 class ContainerState(KubeStruct, frozen=True):
@@ -71,7 +70,11 @@ class ContainerStatus(KubeStruct, frozen=True):
 
 
 class PodStatus(KubeStruct, frozen=True):
-    """``status``, narrowed to what is out of order: of 50,000 pods nearly all are in order."""
+    """``status``, narrowed to what is out of order: of 50,000 pods nearly all are in order.
+
+    The parts have no ``__post_init__`` of their own: there are ten in each pod, and a large
+    cluster's first list is decoded on the event loop.
+    """
 
     phase: str | None = None
     conditions: tuple[PodCondition, ...] | None = None
@@ -80,17 +83,29 @@ class PodStatus(KubeStruct, frozen=True):
 
     def __post_init__(self) -> None:
         share_fields(self, "phase")
-        conditions = tuple(
-            item
-            for item in self.conditions or ()
-            if item.type == "PodScheduled" and item.status == "False"
-        )
-        msgspec.structs.force_setattr(self, "conditions", conditions or None)
-        for field in ("container_statuses", "init_container_statuses"):
-            odd = tuple(
-                item for item in getattr(self, field) or () if item.restart_count or item.waits_for
-            )
-            msgspec.structs.force_setattr(self, field, odd or None)
+        if self.conditions:
+            refused = tuple([c for c in self.conditions if c.status == "False" and _unplaced(c)])
+            msgspec.structs.force_setattr(self, "conditions", refused or None)
+        if self.container_statuses:
+            odd = _out_of_order(self.container_statuses)
+            msgspec.structs.force_setattr(self, "container_statuses", odd)
+        if self.init_container_statuses:
+            odd = _out_of_order(self.init_container_statuses)
+            msgspec.structs.force_setattr(self, "init_container_statuses", odd)
+
+
+def _unplaced(condition: PodCondition) -> bool:
+    return condition.type == "PodScheduled"
+
+
+def _out_of_order(containers: tuple[ContainerStatus, ...]) -> tuple[ContainerStatus, ...] | None:
+    odd = [
+        item
+        for item in containers
+        if item.restart_count
+        or (item.state is not None and item.state.waiting is not None and item.waits_for)
+    ]
+    return tuple(odd) or None
 
 
 class Pod(KubeObject, frozen=True):
@@ -135,10 +150,9 @@ class Pod(KubeObject, frozen=True):
     def unschedulable(self) -> str:
         """Why the scheduler finds no node for it; "" when it has one, or was not tried yet."""
         conditions = (self.status.conditions if self.status else None) or ()
-        scheduled = condition_of(conditions, "PodScheduled")
-        if scheduled is None or scheduled.reason != "Unschedulable":
+        if not conditions or conditions[0].reason != "Unschedulable":
             return ""
-        return scheduled.message or "Unschedulable"
+        return conditions[0].message or "Unschedulable"
 
     @property
     def vmi_name(self) -> str:

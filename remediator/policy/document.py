@@ -33,6 +33,18 @@ class NodeSelector(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
+class ForVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """How long single verdicts must have stood; what is left out stands for as long as ``for``."""
+
+    dead_s: float | None = msgspec.field(name="Dead", default=None)
+    unreachable_s: float | None = msgspec.field(name="Unreachable", default=None)
+
+    def by_verdict(self) -> dict[Verdict, float]:
+        """Return the verdicts that are named, with their seconds."""
+        named = {Verdict.DEAD: self.dead_s, Verdict.UNREACHABLE: self.unreachable_s}
+        return {verdict: for_s for verdict, for_s in named.items() if for_s is not None}
+
+
 class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """When, then, limits."""
 
@@ -40,6 +52,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     subject: Literal["Node"] = "Node"
     node_selector: NodeSelector = NodeSelector()
     for_s: float = msgspec.field(name="for", default=0.0)
+    for_verdict: ForVerdict = ForVerdict()
     mode: Literal["observe", "enforce"] = "enforce"  # the stricter of this and the daemon's wins
     steps: tuple[Literal["cordon", "fence", "release", "recover"], ...] = STEPS  # type: ignore[assignment]  # the same four words
     required_proof: tuple[ProofKind, ...] = _DEFAULTS.required_proof

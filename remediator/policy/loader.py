@@ -158,6 +158,10 @@ def _check(written: PolicyDocument, document: Document) -> Iterator[Problem]:
         yield Problem(("spec", "verdicts"), "names no verdict, so it would never match")
     if spec.for_s < 0:
         yield Problem(("spec", "for"), "must not be negative")
+    for verdict in spec.for_verdict.by_verdict():
+        if verdict not in spec.verdicts:
+            text = "is for a verdict that this policy does not answer"
+            yield Problem(("spec", "forVerdict", verdict.value), text)
     yield from _check_steps(written)
     yield from _check_proof_by_disk(written)
 
@@ -206,6 +210,7 @@ def _policy(written: PolicyDocument, document: Document) -> Policy:
         steps=tuple(spec.steps),
         node_labels=dict(spec.node_selector.labels),
         for_s=spec.for_s,
+        for_verdict=spec.for_verdict.by_verdict(),
         enforce=spec.mode == "enforce",
         required_proof=spec.required_proof,
         required_proof_by_disk=dict(spec.required_proof_by_disk),

@@ -1,10 +1,11 @@
 """Whether it is the node that is silent, or we that are deaf: other hosts are tried beside it.
 
 A few nodes of several zones, others each time, which answered before and are not known to be down.
-At least half of the zones that were tried must answer (each by any one of its nodes): so a prober
-that is cut off with its own zone holds its tongue, while the loss of one zone among two or three
-can still be told. Where ``probes.references`` names addresses, one of them must answer, too. With
-neither nodes nor addresses to try, nothing is proven and nobody is called down.
+At least half of the zones must answer (each by any one of its nodes; one whose nodes are all known
+to be down does not): so a prober that is cut off with its own zone holds its tongue, while the loss
+of one zone among two or three can still be told. Where ``probes.references`` names addresses, one
+of them must answer, too. With neither nodes nor addresses to try, nothing is proven and nobody is
+called down.
 """
 
 from __future__ import annotations
@@ -81,9 +82,8 @@ class References:
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
             began_at = self._clock.now()
-            zones = self._pick()
             answers = await asyncio.gather(
-                *(self._any(self._of_nodes(nodes)) for nodes in zones.values()),
+                *(self._any(self._of_nodes(nodes)) for nodes in self._pick()),
                 self._any(self._of_addresses()),
             )
             self._last = self._conclude(answers[:-1], began_at, addresses=answers[-1])
@@ -128,21 +128,18 @@ class References:
             if pending:
                 await asyncio.wait(pending)
 
-    def _pick(self) -> dict[str, list[NodeWatch]]:
-        """Return a few nodes of a few zones, others than last time where there are more."""
+    def _pick(self) -> list[list[NodeWatch]]:
+        """Return a few nodes of each of a few zones, others than last time where there are more.
+
+        Of a zone whose nodes are all known to be down there are none to return.
+        """
         by_zone = self._by_zone()
-        names = sorted(by_zone)
-        picked: dict[str, list[NodeWatch]] = {}
-        for step in range(len(names)):
-            name = names[(self._zone_cursor + step) % len(names)]
-            nodes = self._pick_nodes(by_zone[name])
-            if nodes:
-                picked[name] = nodes
-            if len(picked) == ZONES_AT_ONCE:
-                break
-        self._zone_cursor += 1
+        names = sorted(zone for zone, nodes in by_zone.items() if any(n.reached for n in nodes))
+        at_once = min(len(names), ZONES_AT_ONCE)
+        picked = [names[(self._zone_cursor + step) % len(names)] for step in range(at_once)]
+        self._zone_cursor += at_once
         self._node_cursor += NODES_PER_ZONE
-        return picked
+        return [self._pick_nodes(by_zone[name]) for name in picked]
 
     def _pick_nodes(self, nodes: Sequence[NodeWatch]) -> list[NodeWatch]:
         """Return those that answered last; only where there are none, silent ones."""

@@ -41,6 +41,7 @@ from remediator.signals import wire
 log = structlog.get_logger(__name__)
 
 _TARGETS_CHECK_S: Final = 5.0  # how soon a new node is noticed
+_FIRST_CHECK_S: Final = 0.5  # while none is known yet: the list is on its way
 # Probes that are due within this are started together: at 1,000 a second waking up for each costs
 # more than the probe.
 _TOGETHER_S: Final = 0.01
@@ -146,7 +147,7 @@ class Vantage:
             now = self._clock.now()
             if now >= adopt_at:
                 self._adopt(now)
-                adopt_at = now + _TARGETS_CHECK_S
+                adopt_at = now + (_TARGETS_CHECK_S if self._watches else _FIRST_CHECK_S)
             due_at = min(self._start_due(tasks, lane, now) for lane in (self._asked, self._peace))
             self._next_at = min(adopt_at, max(due_at, now + _TOGETHER_S))
             try:

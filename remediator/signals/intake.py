@@ -94,6 +94,7 @@ class Intake:
         self._speakers: dict[tuple[str, str], _Speaker] = {}
         self._seen: set[int] = set()
         self._seen_before: set[int] = set()
+        self._marked_at: dict[str, float] = {}
         self._untold: dict[tuple[str, str], int] = {}
         self.accepted = 0
         self.duplicates = 0
@@ -219,8 +220,11 @@ class Intake:
 
     # --- facts and marks --------------------------------------------------------------------------
 
-    def _ours(self, subject: str, payload: bytes, now: float) -> Event:
-        """Return the event of a message that only our own watchers send. Raises RefusedError."""
+    def _ours(self, subject: str, payload: bytes, now: float) -> Event | None:
+        """Return the event of a message that only our own watchers send, None for a repeat.
+
+        Raises RefusedError.
+        """
         try:
             event: WireEvent = wire_decoder.decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -234,10 +238,24 @@ class Intake:
                 raise RefusedError(Refusal.BAD_EVENT, "a mark of progress on another's subject")
             if event.at > now + MARK_AHEAD_S:
                 raise RefusedError(Refusal.BAD_EVENT, "a mark of progress from the future")
+            if self._origin and self._is_marked(event):
+                self.duplicates += 1
+                self._metrics.duplicates.inc()
+                return None
         elif subject.startswith(subjects.PROGRESS):
             raise RefusedError(Refusal.BAD_EVENT, "no mark of progress")
         self.accepted += 1
         return event
+
+    def _is_marked(self, mark: WatchProgressed) -> bool:
+        """Whether a mark of our own says nothing new: our clock does not step backward.
+
+        To the engine an older one would mean that the watch's clock was set back.
+        """
+        if mark.at <= self._marked_at.get(mark.watch, float("-inf")):
+            return True
+        self._marked_at[mark.watch] = mark.at
+        return False
 
 
 def _decoded(payload: bytes) -> Signal:

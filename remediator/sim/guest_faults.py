@@ -172,6 +172,16 @@ class GuestFaults(NetworkFaults):
         self._host(node).reboot(boot_s=boot_s)
         return self._note("reboot", node)
 
+    def handler_unready(self, node: str) -> FaultEntry:
+        """Let virt-handler fail its readiness probe while it beats on."""
+        self._host(node).handler_pod.fails()
+        return self._note("handler-unready", node)
+
+    def handler_ready(self, node: str) -> FaultEntry:
+        """Let virt-handler pass its readiness probe again."""
+        self._host(node).handler_pod.works()
+        return self._note("handler-ready", node)
+
     def handler_rollout(self, *, away_s: float = 20.0) -> FaultEntry:
         """Replace virt-handler on all hosts, one after the other, as a new KubeVirt version does.
 

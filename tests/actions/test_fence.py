@@ -42,6 +42,21 @@ async def test_a_node_that_renewed_its_lease_just_now_is_spared(hands, bmc, make
     assert bmc.calls == []
 
 
+async def test_a_renewal_from_before_its_device_said_off_spares_nobody(hands, bmc, make):
+    hands.beats["n1"] = ("t0", make.EPOCH - 5)
+    bmc.state = "Off"
+    work = msgspec.structs.replace(make.fence, off_since=make.EPOCH - 4)
+    assert (await hands.do(work, deadline_s=30)).status is SUCCEEDED
+
+
+async def test_a_renewal_from_after_its_device_said_off_spares(hands, bmc, make):
+    hands.beats["n1"] = ("t0", make.EPOCH - 4)
+    bmc.state = "Off"
+    work = msgspec.structs.replace(make.fence, off_since=make.EPOCH - 5)
+    assert (await hands.do(work, deadline_s=30)).status is SPARED
+    assert bmc.posts == 0
+
+
 async def test_a_lease_ahead_of_the_watch_spares(hands, bmc, make):
     hands.api.put(make.LEASE, make.lease_object("t1"))
     assert (await hands.do(make.fence, deadline_s=30)).status is SPARED

@@ -51,7 +51,7 @@ async def test_actions_on_different_subjects_run_at_once(hands, make):
     other = msgspec.structs.replace(make.cordon, node="n2")
     hands.runner.start(make.action(other, action_id="b"))
     assert set(hands.runner.running) == {"a", "b"}
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(4.5)  # read the node, look for a claim, claim it, patch
     assert len(hands.outcomes) == 2
 
 
@@ -66,10 +66,10 @@ async def test_the_next_action_may_start_from_the_outcome_of_the_last(hands, mak
     hands.runner.on_finished = next_step
     hands.api.delay_s = 0.5
     hands.runner.start(make.action(make.cordon, action_id="one"))
-    await asyncio.sleep(1.2)  # a read and a write: the second action is under way
+    await asyncio.sleep(2.2)  # two reads and two writes: the second action is under way
     assert seen == ["one"]
     assert hands.runner.running == ("two",)
-    await asyncio.sleep(1)
+    await asyncio.sleep(2)
     assert seen == ["one", "two"]
     assert hands.runner.running == ()
 

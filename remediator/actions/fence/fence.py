@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from remediator.actions import marks
+from remediator.actions.claims import take_claim
 from remediator.actions.fence.driver import NotDown, Order, Target
 from remediator.actions.live import read_node, read_renew_time
 from remediator.actions.world import Result, SparedError, World, failed, succeeded
@@ -38,6 +39,8 @@ async def fence(work: Fence, world: World) -> Result:
     if config.name != work.method or work.level >= len(config.spec.levels):
         wanted = f"{work.method}, level {work.level + 1}"
         return failed(f"this node's fence configuration is now {config.name}, decided was {wanted}")
+
+    await take_claim(world, node, work.policy)
 
     async def last_look() -> None:
         await _look(work, world, renew_time)
@@ -104,23 +107,28 @@ async def _look(
         )
         raise SparedError("it rebooted by itself", proof=proof)
     renew_time = await read_renew_time(world, work.node)
-    alive = _on_time(world, work.node, renew_time, renew_time_before)
+    alive = _on_time(world, work, renew_time, renew_time_before)
     if alive:
         raise SparedError(f"the node is alive: {alive}")
     return node, renew_time
 
 
-def _on_time(world: World, node: str, fresh: str | None, before: str | None) -> str:
-    """Say in words that the node renewed its Lease within ``ON_TIME_S``; empty where it did not."""
+def _on_time(world: World, work: Fence, fresh: str | None, before: str | None) -> str:
+    """Say in words that the node renewed its Lease within ``ON_TIME_S``; empty where it did not.
+
+    A renewal from before the fence device said off is none: the host was on until then.
+    """
     if fresh is None:
         return ""
     if before is not None and fresh != before:
         return "it renewed its lease while its fence device was asked"
-    known = world.last_beat(node)
+    known = world.last_beat(work.node)
     if known is None:
         return ""
     renew_time, changed_at = known
     if fresh != renew_time:
         return "it renewed its lease just now"
+    if changed_at <= work.off_since:
+        return ""
     age_s = world.clock.now() - changed_at
     return f"it renewed its lease {age_s:.1f} s ago" if age_s < ON_TIME_S else ""
