@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from facts import STARTED_AT, beat, inventory, signal, warm
+from facts import STARTED_AT, VANTAGES, beat, inventory, life, sight, signal, warm
 from table import Row, rate
 
 from remediator.engine.effects import RecordDecision
@@ -33,6 +33,7 @@ def measure(nodes: int, vms: int, beats: int) -> list[Row]:
     cluster = _Cluster(engine, nodes)
     quiet = rate(group, "heartbeats, quiet", beats, cluster.run(beats))
     rows.append(quiet)
+    rows.append(rate(group, "probe readings, all well", beats, cluster.probe(beats), quiet))
     # One node in a hundred loses power: what this costs the heartbeats of all the others.
     cluster.silent = max(1, nodes // 100)
     while len(engine.state.incidents) < cluster.silent:
@@ -69,6 +70,20 @@ class _Cluster:
     def handle(self, event: Event) -> None:
         for effect in self._engine.handle(event, self.now):
             self.records += isinstance(effect, RecordDecision)
+
+    def probe(self, readings: int) -> float:
+        """Return how long so many readings of three vantage points took, in seconds."""
+        events: list[tuple[float, Event]] = []
+        for number in range(readings):
+            self.now += 1.0 / BEATS_PER_S
+            node, prober = divmod(number, len(VANTAGES))
+            if number % BEATS_PER_S == 0:
+                events += [(self.now, Tick()), *((self.now, life(v, self.now)) for v in VANTAGES)]
+            events.append((self.now, sight(VANTAGES[prober], node % self._nodes, self.now)))
+        began = time.perf_counter()
+        for self.now, event in events:
+            self.handle(event)
+        return time.perf_counter() - began
 
     def run(self, beats: int) -> float:
         """Return how many seconds of this machine so many beats took."""

@@ -19,12 +19,15 @@ from remediator.engine.model import (
     PodFacts,
     Reading,
     Signal,
+    Subject,
     VmFacts,
     VmiFacts,
     node_subject,
+    vantage_subject,
 )
 
 STARTED_AT = 1_000_000.0
+VANTAGES = ("zone-a", "zone-b", "zone-c")  # vantage points, and the zones they stand in
 
 
 def node_name(number: int) -> str:
@@ -95,6 +98,28 @@ def signal(
             first=first,
         )
     )
+
+
+def life(vantage: str, at: float) -> SignalSeen:
+    """Return the sign of life of a vantage point in a zone of its own."""
+    return _probed(vantage, vantage_subject(vantage), at)
+
+
+def sight(vantage: str, number: int, at: float) -> SignalSeen:
+    """Return a vantage point's reading of a node that it reaches."""
+    return _probed(vantage, node_subject(node_name(number)), at)
+
+
+def _probed(vantage: str, subject: Subject, at: float) -> SignalSeen:
+    signal = Signal(
+        plane=Plane.NETWORK,
+        source=vantage,
+        subject=subject,
+        reading=Reading.UP,
+        at=at,
+        zone=vantage,
+    )
+    return SignalSeen(signal=signal)
 
 
 def warm(engine: Engine, nodes: int, vms: int, now: float) -> None:

@@ -318,7 +318,10 @@ def test_a_new_leader_repeats_an_action_whose_outcome_was_never_recorded(cluster
     assert heir.engine.state.incident_on("node/n1").state is IncidentState.FENCING
     assert heir.actions == [], "nothing says yet that the node is still down"
     heir.power("n1", Reading.DOWN)
-    assert heir.actions == [fence]
+    (repeated,) = heir.actions
+    assert repeated.id == fence.id
+    assert fence.work.off_since > 0
+    assert repeated.work.off_since == 0, "a time of the old leader's clock"
     assert heir.kinds(DecisionKind.RESUMED)
     heir.add_vm("db", "n1")
     heir.answer()

@@ -167,17 +167,16 @@ def test_nobody_speaks_for_the_life_of_another():
     assert prober.network.refused == 1
 
 
-def test_only_a_change_is_worth_a_look_at_the_node():
+def test_only_what_speaks_against_a_node_or_takes_that_back_is_worth_a_look():
     prober = made({"a": None})
-    assert prober.says("a", UP, "a")
-    prober.now += 1.0
-    assert not prober.says("a", UP, "a")
-    prober.now += 1.0
-    assert prober.says("a", DOWN, "a")
-    prober.now += 1.0
-    assert not prober.says("a", DOWN, "a")
-    prober.now += 16.0
-    assert prober.says("a", DOWN, "a"), "it had not said anything for too long"
+    looks = []
+    for seconds, reading in (
+        (0, UP), (1, UP), (16, UP), (1, DOWN), (1, DOWN), (16, DOWN), (1, UP), (1, UNKNOWN),
+        (1, DOWN), (1, UNKNOWN),
+    ):  # fmt: skip
+        prober.now += seconds
+        looks.append(prober.says("a", reading, "a"))
+    assert looks == [False, False, False, True, False, True, True, False, True, True]
 
 
 def test_the_same_message_again_makes_no_reading_fresh():

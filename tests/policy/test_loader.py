@@ -32,6 +32,8 @@ def test_the_shipped_policies_load():
     (lost,) = load_directory(shipped_directory())
     assert lost.name == "node-lost"
     assert lost.verdicts == (Verdict.DEAD, Verdict.UNREACHABLE)
+    assert lost.stands_for_s(Verdict.DEAD) == 0.0
+    assert lost.stands_for_s(Verdict.UNREACHABLE) == 15.0
     assert lost.steps == ("cordon", "fence", "release", "recover")
     assert ProofKind.ASSUMED_AFTER not in lost.required_proof
     assert ProofKind.OPERATOR_CONFIRMED not in lost.required_proof
@@ -56,6 +58,16 @@ def test_every_field_reaches_the_engine():
     assert found.steps == ("cordon", "fence")
     assert found.required_proof == (ProofKind.REBOOTED, ProofKind.ASSUMED_AFTER)
     assert found.start_manual
+
+
+def test_single_verdicts_may_have_to_stand_longer_or_not_as_long():
+    text = policy(spec="verdicts: [Dead, Unreachable], for: 10s, forVerdict: {Unreachable: 1m}")
+    (found,) = load_text(text, file="p.yaml")
+    assert found.stands_for_s(Verdict.DEAD) == 10.0
+    assert found.stands_for_s(Verdict.UNREACHABLE) == 60.0
+    text = policy(spec="verdicts: [Dead, Unreachable], for: 10s, forVerdict: {Dead: 0s}")
+    (found,) = load_text(text, file="p.yaml")
+    assert found.stands_for_s(Verdict.DEAD) == 0.0
 
 
 def test_the_hash_is_of_the_content_and_not_of_its_comments():
@@ -110,6 +122,18 @@ def test_all_faults_of_a_document_come_at_once_with_line_column_and_field():
         (policy(spec="verdicts: [Dead], steps: [fence, recover]"), "recover needs cordon"),
         (policy(spec="verdicts: [Dead], requiredProof: []"), "need proof"),
         (policy(spec="verdicts: [Dead], for: -1"), "spec.for: -1 is not a duration"),
+        (
+            policy(spec="verdicts: [Dead], forVerdict: {Unreachable: 15s}"),
+            "spec.forVerdict.Unreachable: is for a verdict that this policy does not answer",
+        ),
+        (
+            policy(spec="verdicts: [Dead], forVerdict: {Isolated: 15s}"),
+            "spec.forVerdict.Isolated: unknown key",
+        ),
+        (
+            policy(spec="verdicts: [Dead], forVerdict: {Dead: soon}"),
+            "spec.forVerdict.Dead: 'soon' is not a duration",
+        ),
         (policy(spec="verdicts: [Dead], subject: VM"), "spec.subject: 'VM' is not one of Node"),
         (policy(spec="verdicts: [Dead], nodeSelector: {labels: {a: true}}"), "labels"),
         (policy(spec=""), "key 'verdicts' is missing"),
