@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from remediator.engine.model import Reading, Signal
 from remediator.engine.silence import overtaken
 
-# Sources and aspects on one plane of one node. A node has a handful; more is garbage on the bus.
+# Sources and aspects on one plane of one node. A node has a handful; more is garbage on the bus,
+# which makes place for itself only among what other strangers said, never among what our own
+# watchers did (``Signal.by``: the intake leaves it to nobody else).
 SAID_MAX = 32
 
 
@@ -25,6 +27,7 @@ class Said:
         "firm",
         "firm_at",
         "firm_since",
+        "ours",
         "reading",
         "since",
         "source",
@@ -38,6 +41,7 @@ class Said:
         self.reading = Reading.UNKNOWN
         self.since = 0.0  # when the reading last changed
         self.detail = ""
+        self.ours = False
         self.firm = Reading.UNKNOWN
         self.firm_at = 0.0  # when that last arrived
         self.firm_since = 0.0  # the first of an unbroken run of it
@@ -47,7 +51,7 @@ class Said:
         if signal.reading is not self.reading or not self.since:
             self.since = now
         self.at, self.arrived_at = signal.at, now
-        self.reading, self.detail = signal.reading, signal.detail
+        self.reading, self.detail, self.ours = signal.reading, signal.detail, bool(signal.by)
         if signal.reading is Reading.UNKNOWN:
             return
         if signal.reading is not self.firm:
@@ -64,14 +68,15 @@ class SaidBook:
     def take(self, signal: Signal, now: float) -> bool:
         """Take in a signal; True when what its source says has changed.
 
-        False, and nothing is taken in, for a repeated message and for one out of order.
+        False, and nothing is taken in, for a repeated message, for one out of order, and for a
+        stranger for whom there is no room.
         """
         key = (signal.source, signal.aspect)
         of_node = self._nodes.setdefault(signal.subject.name, {})
         said = of_node.get(key)
         if said is None:
-            if len(of_node) >= SAID_MAX:
-                del of_node[min(of_node, key=lambda each: of_node[each].arrived_at)]
+            if len(of_node) >= SAID_MAX and not _make_room(of_node, ours=bool(signal.by)):
+                return False
             said = of_node[key] = Said(*key)
         elif (signal.at == said.at and signal.reading is said.reading) or overtaken(
             signal.at, now, said.at, said.arrived_at
@@ -89,6 +94,18 @@ class SaidBook:
     def forget(self, node: str) -> None:
         """Forget a node."""
         self._nodes.pop(node, None)
+
+
+def _make_room(of_node: dict[tuple[str, str], Said], *, ours: bool) -> bool:
+    """Forget what a stranger said, of strangers the one silent for longest; False where none is.
+
+    Where everything is our own, our own oldest makes place, but only for our own.
+    """
+    oldest = min(of_node, key=lambda each: (of_node[each].ours, of_node[each].arrived_at))
+    if of_node[oldest].ours and not ours:
+        return False
+    del of_node[oldest]
+    return True
 
 
 class Books:

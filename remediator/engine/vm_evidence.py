@@ -90,7 +90,9 @@ class VmEvidence:
         memory.vmi_uid = vmi.uid if vmi is not None else ""
         sources[signal.source] = Witness(signal, proven_s)
         if len(sources) > _SOURCES_MAX:
-            del sources[next(iter(sources))]  # the one that has been silent for longest
+            # The one that has been silent for longest; of strangers, as long as there are any.
+            strangers = (name for name, each in sources.items() if not each.ours)
+            del sources[next(strangers, next(iter(sources)))]
         if signal.aspect == "watchdog" and signal.reading is Reading.DOWN:
             memory.resets = [*memory.resets, proven_s][-SERIES:]
         return True

@@ -56,10 +56,11 @@ _TOLD_BY = {
 class Witness:
     """The newest signal of one source on one aspect."""
 
-    __slots__ = ("at", "detail", "mark_s", "reading", "source")
+    __slots__ = ("at", "detail", "mark_s", "ours", "reading", "source")
 
     def __init__(self, signal: Signal, mark_s: float) -> None:
         self.at = signal.at
+        self.ours = bool(signal.by)  # said by our own watchers
         self.reading = signal.reading
         self.detail = signal.detail
         self.source = signal.source

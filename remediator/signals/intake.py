@@ -43,10 +43,11 @@ MARK_AHEAD_S: Final = 5.0
 class _Speaker:
     """What is remembered of one source on one plane."""
 
-    __slots__ = ("offset_s", "token")
+    __slots__ = ("offset_s", "ours", "token")
 
     def __init__(self, token: str) -> None:
         self.token = token
+        self.ours = False  # this process's own watchers or probes speak under this name
         self.offset_s: float | None = None  # its last time less ours
 
 
@@ -127,6 +128,8 @@ class Intake:
         if len(self._seen) >= REMEMBERED:
             self._seen_before, self._seen = self._seen, set()
         self._note_time(place, signal.at, now)
+        if signal.by and signal.by != self._origin:
+            signal = msgspec.structs.replace(signal, by="")  # to the engine, ours is what has one
         self.accepted += 1
         counted = (place.address.plane_name, signal.reading._value_)
         self._untold[counted] = self._untold.get(counted, 0) + 1
@@ -166,8 +169,15 @@ class Intake:
             text.check(signal)
         if signal.source != place.source or signal.aspect != place.aspect:
             self._meet(place, signal)
-        if place.closed is not None and not (self._origin and signal.by == self._origin):
+        if signal.by and signal.by == self._origin:
+            place.speaker.ours = True
+        elif place.closed is not None:
             raise RefusedError(place.closed.reason, place.closed.why)
+        elif place.speaker.ours:
+            # Evidence is kept by source: another's word would take the place of our own.
+            raise RefusedError(
+                Refusal.WRONG_SOURCE, f"{signal.source[:80]!r} is a name of our own on this plane"
+            )
 
     def _meet(self, place: _Place, signal: Signal) -> None:
         """Take up another source or aspect at a place. Raises RefusedError."""
@@ -176,7 +186,7 @@ class Intake:
         speaker = self._speakers.get((address.plane_name, source))
         if speaker is None:
             if len(self._speakers) >= SPEAKERS_MAX:
-                self._speakers.clear()
+                self._speakers = {key: each for key, each in self._speakers.items() if each.ours}
             speaker = _Speaker(subjects.tail_token(source))
             self._speakers[address.plane_name, source] = speaker
         if address.source and address.source != speaker.token:

@@ -335,3 +335,15 @@ def test_a_former_leader_s_mark_from_a_clock_that_is_ahead_stops_no_silence_cloc
     subject = subjects.watch_progress("leases")
     assert door.intake.take(subject, encoder.encode(late)) is None
     assert door.intake.take(subject, encoder.encode(MARK)) == MARK
+
+
+def test_a_mark_that_is_heard_once_more_does_not_look_like_a_clock_set_back(door):
+    subject = subjects.watch_progress("leases")
+    marks = [WatchProgressed(watch="leases", at=NOW - 10 + n, by=ORIGIN) for n in range(3)]
+    for mark in marks:
+        assert door.intake.take(subject, encoder.encode(mark)) == mark
+    for mark in marks:
+        assert door.intake.take(subject, encoder.encode(mark)) is None
+    assert (door.intake.accepted, door.intake.duplicates, door.reasons) == (3, 3, [])
+    nodes = WatchProgressed(watch="nodes", at=NOW - 10, by=ORIGIN)
+    assert door.intake.take(subjects.watch_progress("nodes"), encoder.encode(nodes)) == nodes

@@ -102,3 +102,31 @@ def test_an_entry_that_could_never_match_is_a_fault(entry, path):
     with pytest.raises(SignalSettingsError) as caught:
         check_settings(SignalSettings(known=(entry,)))
     assert caught.value.path == path
+
+
+def test_under_a_name_of_our_own_nobody_else_is_heard_on_its_plane():
+    door = Door()
+    source = "MachineHealthCheck ns/workers"
+    assert heard(door, source=source, at=1.0) == ""
+    assert heard(door, source=source, at=2.0, by=ORIGIN) == ""
+    assert heard(door, source=source, at=3.0) == "wrong-source"
+    assert heard(door, source=source, at=4.0, by="another") == "wrong-source"
+    assert heard(door, source=source, at=5.0, subject=node_subject("n2")) == "wrong-source"
+    assert heard(door, source=source, at=6.0, plane=Plane.STORAGE) == ""
+    assert heard(door, source=source, at=7.0, by=ORIGIN) == ""
+
+
+def test_our_own_names_are_remembered_however_many_others_speak(monkeypatch):
+    monkeypatch.setattr("remediator.signals.intake.SPEAKERS_MAX", 50)
+    door = Door()
+    assert heard(door, source="ours", by=ORIGIN) == ""
+    for n in range(200):
+        assert heard(door, source=f"program {n}", subject=node_subject(f"n{n}")) == ""
+    assert heard(door, source="ours", subject=node_subject("other")) == "wrong-source"
+
+
+def test_to_the_engine_only_our_own_signals_carry_a_name():
+    door = Door()
+    for by, kept in ((ORIGIN, ORIGIN), ("somebody", "")):
+        given = signal(by=by, source=f"of {by}")
+        assert door.intake.take(wire.subject_of(given), wire.encode(given)).signal.by == kept
