@@ -20,6 +20,7 @@ import decode
 import end_to_end
 import engine
 import intake
+import vm_verdicts
 from table import Row, show
 
 from remediator import logs
@@ -63,6 +64,10 @@ def _engine(size: Size, _directory: Path) -> list[Row]:
     return engine.measure(size.nodes, size.vms, size.beats)
 
 
+def _vm_verdicts(size: Size, _directory: Path) -> list[Row]:
+    return vm_verdicts.measure(size.nodes // 50, size.vms)
+
+
 def _intake(size: Size, _directory: Path) -> list[Row]:
     return asyncio.run(intake.measure(size.nodes, 10))
 
@@ -88,6 +93,7 @@ _PARTS = {
     "decode": _decode,
     "bus": _bus,
     "engine": _engine,
+    "vm-verdicts": _vm_verdicts,
     "intake": _intake,
     "end-to-end": _end_to_end,
     "sync": _sync,

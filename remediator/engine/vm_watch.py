@@ -7,8 +7,6 @@ excuse it without any of its own objects changing. All times are proven time (se
 
 from __future__ import annotations
 
-import heapq
-
 from remediator.engine import vm_incidents
 from remediator.engine.chain import EvidenceRow
 from remediator.engine.context import Context
@@ -25,13 +23,12 @@ from remediator.engine.model import (
     VmiFacts,
     vm_subject,
 )
+from remediator.engine.vm_cases import Case, Cases
 from remediator.engine.vm_evidence import VmEvidence
 from remediator.engine.vm_verdicts import VmRow, VmValues, fitting
 
 VmObject = VmFacts | VmiFacts | PodFacts | MigrationFacts
 
-_LOOK_EVERY_S = 5.0  # at a case whose objects do not change; half as often to half as rarely
-_TURNS = 16  # by which looks are spread: what fell ill together is not looked at together for ever
 # An incident ends when nothing has spoken against its VM for so long: what comes and goes is one.
 SETTLE_S = 30.0
 # What an earlier leader knew of signals and failures, this one must see again or miss for so long.
@@ -40,26 +37,13 @@ INHERITED_SETTLE_S = 600.0
 _WATCHES = frozenset({"vms", "vmis", "pods"})
 
 
-class _Case:
-    """A VM that looks bad, or whose incident is open."""
-
-    __slots__ = ("clear_s", "due_s", "marks")
-
-    def __init__(self) -> None:
-        self.marks: dict[str, tuple[str, float]] = {}  # row -> what it is about, since when it fits
-        self.clear_s: float | None = None  # since when no row fits
-        self.due_s = -1.0  # when it is looked at next
-
-
 class VmWatch:
     """All VMs, as far as they need watching."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._evidence = VmEvidence(context.inventory)
-        self._cases: dict[Key, _Case] = {}
-        self._due: list[tuple[float, Key]] = []
-        self._looks = 0
+        self._cases = Cases()
         self._floor_s = 0.0  # nothing counts from before this: we were deaf
         self._inherited: frozenset[str] = frozenset()  # incidents that an earlier leader opened
 
@@ -70,7 +54,7 @@ class VmWatch:
         open_now = self._context.state.vm_incidents
         self._inherited = frozenset(open_now)
         for incident in open_now.values():
-            self._cases.setdefault(_key(incident.subject), _Case())
+            self._cases.of(_key(incident.subject))
 
     def synced(self) -> None:
         """Look at all that looked bad while the inventory was not complete."""
@@ -80,7 +64,7 @@ class VmWatch:
             vmi = inventory.vmi(incident.subject)
             if vmi is not None and vmi.phase == "Failed" and vmi.uid == incident.vmi_uid:
                 self._evidence.note_failure(vmi, proven_s, excused=False, found=False)
-        keys = set(self._cases)
+        keys = set(self._cases.keys())
         keys.update(key for key, vm in inventory.vms.items() if _lacks_vmi(vm, inventory.vmis))
         keys.update(key for key in inventory.vmis if not inventory.has_pods(key))
         for key in sorted(keys):
@@ -116,13 +100,9 @@ class VmWatch:
 
     def tick(self) -> None:
         """Look at the cases that are due."""
-        proven_s = self._proven_s
-        self._evidence.expire(proven_s)
-        while self._due and self._due[0][0] <= proven_s:
-            due_s, key = heapq.heappop(self._due)
-            case = self._cases.get(key)
-            if case is not None and case.due_s == due_s:
-                self._look(key)
+        self._evidence.expire(self._proven_s)
+        for key in self._cases.take_due(self._proven_s):
+            self._look(key)
 
     def _is_ordinary(self, facts: VmObject) -> bool:
         if isinstance(facts, MigrationFacts):
@@ -166,40 +146,29 @@ class VmWatch:
         incident = context.state.vm_incident_on(subject)
         excused_s = self._evidence.excused_for_s(key, self._proven_s)
         if not rows and incident is None and not excused_s:
-            self._cases.pop(key, None)
+            self._cases.close(key)
             return
-        case = self._cases.setdefault(key, _Case())
+        case = self._cases.of(key)
         if not context.inventory.synced:
             return  # looked at once it is
         care = vm_incidents.taken_care_of(context, key)
         if care or self._excuse_of_all or vm_incidents.doubtful_host(context, key):
-            case.marks, case.clear_s = {}, None
+            case.forget_times()
             if care and incident is not None:
                 vm_incidents.resolve(context, incident, care, self._rows(key, values))
         else:
-            self._mark(case, key, rows)
+            about = {row.name: self._evidence.about(row.name, key) for row in rows}
+            case.mark(about, self._proven_s)
             self._judge(case, key, values, rows, incident)
         if rows or excused_s or context.state.vm_incident_on(subject) is not None:
-            self._look_again(case, key, rows)
+            waits_s = self._waits_s(case, key, rows)
+            self._cases.look_in(key, self._proven_s, min(waits_s, default=None))
         else:
-            del self._cases[key]
-
-    def _mark(self, case: _Case, key: Key, rows: tuple[VmRow, ...]) -> None:
-        """Note since when each row fits; one that is about something new begins anew."""
-        marks: dict[str, tuple[str, float]] = {}
-        for row in rows:
-            about = self._evidence.about(row.name, key)
-            known = case.marks.get(row.name)
-            marks[row.name] = known if known and known[0] == about else (about, self._proven_s)
-        case.marks = marks
-        if rows:
-            case.clear_s = None
-        elif case.clear_s is None:
-            case.clear_s = self._proven_s
+            self._cases.close(key)
 
     def _judge(
         self,
-        case: _Case,
+        case: Case,
         key: Key,
         values: VmValues,
         rows: tuple[VmRow, ...],
@@ -222,7 +191,7 @@ class VmWatch:
         else:
             vm_incidents.turn(self._context, incident, row, evidence, confirmed=confirmed)
 
-    def _clear(self, case: _Case, key: Key, values: VmValues, incident: VmIncident) -> None:
+    def _clear(self, case: Case, key: Key, values: VmValues, incident: VmIncident) -> None:
         """End an incident whose rows no longer fit: at once for a plain reason, else in time."""
         why = vm_incidents.why_over(self._context, incident, key, values)
         clear_s = self._since(case.clear_s or 0.0)
@@ -240,7 +209,7 @@ class VmWatch:
         floor_s = max(self._floor_s, self._context.evidence.leases.time.floor_s)
         return self._proven_s - max(mark_s, floor_s)
 
-    def _stood_s(self, case: _Case, key: Key, row: VmRow) -> float:
+    def _stood_s(self, case: Case, key: Key, row: VmRow) -> float:
         return self._since(case.marks[row.name][1]) - self._evidence.grace_s(row.name, key)
 
     def _after_s(self, row: VmRow) -> float:
@@ -249,15 +218,7 @@ class VmWatch:
     def _confirmed_s(self, row: VmRow) -> float:
         return (row.after_s + row.hold_s) * self._patience
 
-    def _look_again(self, case: _Case, key: Key, rows: tuple[VmRow, ...]) -> None:
-        """Have a case looked at when its next row is due, and in a few seconds at the latest."""
-        self._looks += 1
-        every_s = _LOOK_EVERY_S * (0.5 + self._looks % _TURNS / _TURNS)
-        wait_s = min([every_s, *self._waits_s(case, key, rows)])
-        case.due_s = self._proven_s + wait_s
-        heapq.heappush(self._due, (case.due_s, key))
-
-    def _waits_s(self, case: _Case, key: Key, rows: tuple[VmRow, ...]) -> list[float]:
+    def _waits_s(self, case: Case, key: Key, rows: tuple[VmRow, ...]) -> list[float]:
         """Return in how many seconds each limit is reached that is not reached yet."""
         found: list[float] = []
         for row in rows:
@@ -300,7 +261,7 @@ class VmWatch:
         That is for how long each has fitted (below 0 while a grace period lasts), after how long it
         suspects, and after how long it confirms.
         """
-        case = self._cases.get(key) or _Case()
+        case = self._cases.get(key) or Case()
         return [
             (
                 row,
@@ -313,7 +274,7 @@ class VmWatch:
 
     def suspects(self) -> list[Key]:
         """Return the VMs that look bad, or whose incident is open, by name."""
-        return sorted(self._cases)
+        return sorted(self._cases.keys())
 
 
 def _turns(incident: VmIncident, row: VmRow, *, held: bool) -> bool:

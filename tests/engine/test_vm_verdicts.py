@@ -39,8 +39,8 @@ def decided() -> list[tuple[VmValues, str]]:
 
 
 def test_a_vm_of_which_all_is_well_fits_no_row():
-    assert fitting(WELL) == []
-    assert fitting(msgspec.structs.replace(WELL, agent="unknown", probes="unknown")) == []
+    assert fitting(WELL) == ()
+    assert fitting(msgspec.structs.replace(WELL, agent="unknown", probes="unknown")) == ()
 
 
 def test_every_row_can_decide_and_all_verdicts_of_vms_are_reached(decided):
