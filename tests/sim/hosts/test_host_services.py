@@ -144,6 +144,20 @@ def test_a_virt_handler_that_hangs_is_not_ready_after_a_minute(in_cluster):
     in_cluster(story)
 
 
+def test_a_virt_handler_may_beat_and_not_be_ready(in_cluster):
+    async def story(cluster):
+        cluster.faults.handler_unready("n01")
+        before = beat(cluster, "n01")
+        await asyncio.sleep(200)
+        assert not handler_pods(cluster)["n01"][1]
+        assert beat(cluster, "n01") > before
+        cluster.faults.handler_ready("n01")
+        await asyncio.sleep(5)
+        assert handler_pods(cluster)["n01"][1]
+
+    in_cluster(story)
+
+
 def test_the_pod_of_a_dead_host_is_not_ready_and_ready_again_when_it_is_back(in_cluster):
     async def story(cluster):
         cluster.faults.power_loss("n01")
