@@ -321,6 +321,21 @@ async def test_a_zone_that_is_cut_off_from_the_others_judges_nobody(lookout):
     assert not [e for _, e in lookout.published.offers if e.reading is DOWN]
 
 
+async def test_zones_lost_one_after_the_other_are_told_while_half_of_them_answer(lookout):
+    lookout.nodes(*NINE)
+    lookout.start()
+    await lookout.settled()
+    lookout.network.silent |= {t.address for t in lookout.targets.values() if t.zone == "b"}
+    for node in ("n2", "n5", "n8"):
+        await lookout.until_said(node, DOWN)
+    lookout.published.offers.clear()
+    lookout.network.silent |= {t.address for t in lookout.targets.values() if t.zone == "c"}
+    await lookout.until_said("v1", UNKNOWN)
+    await asyncio.sleep(60.0)
+    assert not [e for _, e in lookout.published.offers if e.reading is DOWN]
+    assert lookout.life()[-1].detail.startswith("1 of 3 zones answer")
+
+
 async def test_references_that_are_configured_must_answer_too(lookout):
     lookout.nodes(*NINE)
     lookout.start(references=("192.0.2.1:6443", "192.0.2.2:6443"))
