@@ -283,7 +283,7 @@ class Site:
     def nats_port(self) -> int:
         return int(self.server.settings.url.rpartition(":")[2])
 
-    def prober(self, zone: str, *, nats_port: int | None = None, **probes: object) -> Prober:
+    def prober(self, zone: str, /, *, nats_port: int | None = None, **probes: object) -> Prober:
         """Configure a prober of a zone; "a" is called "zone-a"."""
         made = Prober(self.directory, f"zone-{zone}")
         settings = self.server.settings
