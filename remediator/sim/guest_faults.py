@@ -36,7 +36,7 @@ class GuestFaults(NetworkFaults):
     # Guests.
 
     def guest_hang(self, vm: str) -> FaultEntry:
-        """Freeze a guest's operating system: its agent is silent, its probes fail, qemu runs on.
+        """Freeze a guest's operating system: its probes fail, qemu runs on.
 
         Its liveness probe kills it after half a minute; ``probes`` spares it that.
         """

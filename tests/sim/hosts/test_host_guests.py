@@ -103,7 +103,9 @@ def test_a_guest_that_hangs_is_killed_by_its_liveness_probe_and_runs_anew(in_clu
         vm = first_vm(cluster)
         before = vmi(cluster, vm)["metadata"]["uid"]
         cluster.faults.guest_hang(vm)
-        await asyncio.sleep(60)
+        await asyncio.sleep(20)
+        assert conditions(cluster, vm)["AgentConnected"] == ("True", "")  # its channel is open
+        await asyncio.sleep(40)
         assert {e["message"].split()[0] for e in events(cluster, "Unhealthy")} == {
             "Readiness",
             "Liveness",
