@@ -33,7 +33,8 @@ def measure(nodes: int, vms: int, beats: int) -> list[Row]:
     cluster = _Cluster(engine, nodes)
     quiet = rate(group, "heartbeats, quiet", beats, cluster.run(beats))
     rows.append(quiet)
-    rows.append(rate(group, "probe readings, all well", beats, cluster.probe(beats), quiet))
+    seconds = cluster.run(beats, probed=True)
+    rows.append(rate(group, "beats and probe readings", 2 * beats, seconds, quiet))
     # One node in a hundred loses power: what this costs the heartbeats of all the others.
     cluster.silent = max(1, nodes // 100)
     while len(engine.state.incidents) < cluster.silent:
@@ -71,22 +72,11 @@ class _Cluster:
         for effect in self._engine.handle(event, self.now):
             self.records += isinstance(effect, RecordDecision)
 
-    def probe(self, readings: int) -> float:
-        """Return how long so many readings of three vantage points took, in seconds."""
-        events: list[tuple[float, Event]] = []
-        for number in range(readings):
-            self.now += 1.0 / BEATS_PER_S
-            node, prober = divmod(number, len(VANTAGES))
-            if number % BEATS_PER_S == 0:
-                events += [(self.now, Tick()), *((self.now, life(v, self.now)) for v in VANTAGES)]
-            events.append((self.now, sight(VANTAGES[prober], node % self._nodes, self.now)))
-        began = time.perf_counter()
-        for self.now, event in events:
-            self.handle(event)
-        return time.perf_counter() - began
+    def run(self, beats: int, *, probed: bool = False) -> float:
+        """Return how many seconds of this machine so many beats took.
 
-    def run(self, beats: int) -> float:
-        """Return how many seconds of this machine so many beats took."""
+        Where ``probed``, each comes with a reading of one of three vantage points.
+        """
         events: list[tuple[float, Event]] = []
         for number in range(beats):
             if number % BEATS_PER_S == 0:
@@ -95,10 +85,15 @@ class _Cluster:
                     (self.now, WatchProgressed(watch="nodes", at=self.now)),
                     (self.now, Tick()),
                 ]
+                if probed:
+                    events += [(self.now, life(vantage, self.now)) for vantage in VANTAGES]
             self.now += 1.0 / BEATS_PER_S
             self._turn += 1
             round_, node = divmod(self._turn, self._nodes - self.silent)
             events.append((self.now, beat(self.silent + node, self.now)))
+            if probed:
+                vantage = VANTAGES[number % len(VANTAGES)]
+                events.append((self.now, sight(vantage, node, self.now)))
             if round_ % HANDLER_EVERY == 0:
                 events.append((self.now, beat(self.silent + node, self.now, Plane.HANDLER)))
         began = time.perf_counter()
