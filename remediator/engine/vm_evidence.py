@@ -139,7 +139,7 @@ class VmEvidence:
         agent = probes = "unknown"
         if vmi is not None and phase == "running" and paused == "no":
             still = migration in ("none", "queued")
-            if still and not self._excuses_silence(key, vmi, proven_s):
+            if still and not self._excuse(key, vmi, proven_s):
                 agent = vm_values.agent(vmi)
                 probes = vm_values.probes(vmi, memory, proven_s)
         return VmValues(
@@ -155,9 +155,14 @@ class VmEvidence:
             probes=probes,
         )
 
-    def details(self, key: Key) -> dict[str, str]:
+    def details(self, key: Key, proven_s: float) -> dict[str, str]:
         """Return what there is to say of each facet, for people; those without words are absent."""
-        return vm_values.details(self._inventory, key, self._memory.get(key, NOTHING))
+        found = vm_values.details(self._inventory, key, self._memory.get(key, NOTHING))
+        vmi = self._inventory.vmis.get(key)
+        excuse = self._excuse(key, vmi, proven_s) if vmi is not None else ""
+        if excuse:
+            found["agent"] = excuse
+        return found
 
     def about(self, row: str, key: Key) -> str:
         """Return what a row is about: once it is about something else, its time begins anew."""
@@ -191,11 +196,15 @@ class VmEvidence:
             return 0.0
         return max(0.0, self._boot_left_s(key, vmi, proven_s))
 
-    def _excuses_silence(self, key: Key, vmi: VmiFacts, proven_s: float) -> bool:
-        """Whether a silent guest is nothing to wonder at: muted, going, or just booting."""
-        if vmi.probes_muted or vmi.not_ready_why in vm_values.GOING:
-            return True
-        return self._boot_left_s(key, vmi, proven_s) > 0
+    def _excuse(self, key: Key, vmi: VmiFacts, proven_s: float) -> str:
+        """Return why a silent guest would be nothing to wonder at, or ""."""
+        if vmi.probes_muted:
+            return "excused: kubevirt.io/pause-guest-agent-probes is set"
+        if vmi.not_ready_why in vm_values.GOING:
+            return f"excused: {vmi.not_ready_why}"
+        if vmi.phase == "Running" and self._boot_left_s(key, vmi, proven_s) > 0:
+            return "excused: in the first minutes of its run, as far as is known"
+        return ""
 
     def _boot_left_s(self, key: Key, vmi: VmiFacts, proven_s: float) -> float:
         uid, at_s = self._began.get(key, ("", 0.0))

@@ -269,7 +269,8 @@ def details(inventory: Inventory, key: Key, memory: VmMemory) -> dict[str, str]:
             "being deleted" if vmi.deleting else "",
         ]
         said["paused"] = [vmi.paused]
-        said["agent"] = [_agent(vmi)]
+        heard = vmi.agent_known or vmi.agent_connected
+        said["agent"] = ["" if heard else "never heard in this VMI"]
         said["migration"] = [f"to {vmi.migrating_to}" if vmi.migrating_to else ""]
     said.setdefault("migration", []).extend(
         f"{each.name} is {each.phase or 'new'}" for each in inventory.migrations_of(key)
@@ -279,12 +280,6 @@ def details(inventory: Inventory, key: Key, memory: VmMemory) -> dict[str, str]:
         said[facet] = [f"{each.detail or each.reading} ({each.source})" for each in told]
     texts = {facet: "; ".join(part for part in parts if part) for facet, parts in said.items()}
     return {facet: text for facet, text in texts.items() if text}
-
-
-def _agent(vmi: VmiFacts) -> str:
-    if vmi.probes_muted:
-        return "kubevirt.io/pause-guest-agent-probes is set"
-    return "" if vmi.agent_known or vmi.agent_connected else "never heard in this VMI"
 
 
 def _pod(each: PodFacts) -> str:

@@ -119,7 +119,7 @@ TABLE: tuple[VmRow, ...] = (
          30, 270, "KubeVirt gives up a migration's unschedulable target pod after 5 minutes",
          wanted="yes", phase="starting", start="unplaceable"),
     _row("volume-blocked", _S, "one of its volumes cannot be attached",
-         60, 300, "Kubernetes detaches a volume by force 6 minutes after its pod is gone",
+         60, 360, "Kubernetes detaches by force after 6 minutes; then it is to attach and boot",
          wanted="yes", phase="starting|scheduled", volume="blocked"),
     _row("cannot-start", _S, "KubeVirt says that it cannot be started as it is written",
          60, 240, "KubeVirt's own alert VirtualMachineStuckOnNode: 5 minutes",

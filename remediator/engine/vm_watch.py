@@ -235,7 +235,7 @@ class VmWatch:
     def _rows(
         self, key: Key, values: VmValues, row: VmRow | None = None, stood_s: float = 0.0
     ) -> tuple[EvidenceRow, ...]:
-        return vm_incidents.evidence_rows(values, self._evidence.details(key), row, stood_s)
+        return vm_incidents.evidence_rows(values, self.details(key), row, stood_s)
 
     # --- telling ---------------------------------------------------------------------------------
 
@@ -245,7 +245,7 @@ class VmWatch:
 
     def details(self, key: Key) -> dict[str, str]:
         """Return what there is to say of each facet, for people; those without words are absent."""
-        return self._evidence.details(key)
+        return self._evidence.details(key, self._proven_s)
 
     def excuse(self, key: Key) -> str:
         """Return why nothing is concluded of this VM now, or ""."""

@@ -438,7 +438,7 @@ def test_a_volume_that_cannot_be_attached_is_named(world):
     world.begin()
     world.pod(node="n1")
     world.signal("attach", detail="Multi-Attach error for volume pv-1", source="attach events")
-    world.cluster.run(361)
+    world.cluster.run(421)
     assert world.incident().row == "volume-blocked"
     assert world.incident().state is IncidentState.CONFIRMED
     (row,) = [row for row in world.records()[0].evidence if row.plane == "volume"]
