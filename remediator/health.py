@@ -75,6 +75,12 @@ async def measure(
         metrics.incidents(
             Counter(each.state.value for each in replica.engine.state.incidents.values())
         )
+        metrics.vm_incidents(
+            Counter(
+                (each.verdict.value, each.state.value)
+                for each in replica.engine.state.vm_incidents.values()
+            )
+        )
         for name, counter, total in (
             ("published", metrics.nats_published, publisher.published),
             ("retried", metrics.nats_retried, publisher.retried),

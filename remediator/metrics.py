@@ -23,6 +23,7 @@ from prometheus_client import (
 from remediator.engine.chain import Decision, DecisionKind
 from remediator.engine.model import IncidentState, OutcomeStatus, Plane, Reading, Verdict
 from remediator.engine.views import STOPPED
+from remediator.engine.vm_verdicts import TABLE as VM_TABLE
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -191,9 +192,23 @@ class Metrics:
             [one.value for one in Verdict],
         )
         incidents = Gauge(
-            "remediator_incidents", "Open incidents by state.", ["state"], registry=registry
+            "remediator_incidents",
+            "Open incidents of nodes by state.",
+            ["state"],
+            registry=registry,
         )
         self._incidents = {one.value: incidents.labels(one.value) for one in IncidentState}
+        vm_incidents = Gauge(
+            "remediator_vm_incidents",
+            "Open incidents of VMs by verdict and state.",
+            ["verdict", "state"],
+            registry=registry,
+        )
+        self._vm_incidents = {
+            (verdict, state): vm_incidents.labels(verdict, state)
+            for verdict in sorted({row.verdict.value for row in VM_TABLE})
+            for state in (IncidentState.SUSPECTED.value, IncidentState.CONFIRMED.value)
+        }
         actions = Counter(
             "remediator_actions_total",
             "Actions that ended, by kind and outcome.",
@@ -329,6 +344,11 @@ class Metrics:
         """Set the number of open incidents per state; states not named become 0."""
         for state, child in self._incidents.items():
             child.set(by_state.get(state, 0))
+
+    def vm_incidents(self, by_verdict: Mapping[tuple[str, str], int]) -> None:
+        """Set the number of open incidents of VMs per verdict and state; others become 0."""
+        for key, child in self._vm_incidents.items():
+            child.set(by_verdict.get(key, 0))
 
     def decision(self, decision: Decision) -> None:
         """Count a record that the journal acknowledged, with its verdict, refusals and outcome."""

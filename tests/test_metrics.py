@@ -91,6 +91,12 @@ def test_incidents_that_ended_go_back_to_zero(metrics):
     metrics.incidents({"held": 1})
     assert value(metrics, "remediator_incidents", state="fencing") == 0
     assert value(metrics, "remediator_incidents", state="held") == 1
+    metrics.vm_incidents({("Crashed", "confirmed"): 2})
+    metrics.vm_incidents({("Stuck", "suspected"): 1})
+    told = {"verdict": "Crashed", "state": "confirmed"}
+    assert value(metrics, "remediator_vm_incidents", **told) == 0
+    told = {"verdict": "Stuck", "state": "suspected"}
+    assert value(metrics, "remediator_vm_incidents", **told) == 1
 
 
 def test_every_plane_has_its_signals_from_the_start(metrics):
