@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import secrets
-import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from remediator import process
 from remediator.actions.fence.devices import FenceDevices
 from remediator.api.app import make_app, serving
 from remediator.bus.ask_channel import NatsAskChannel
@@ -50,6 +49,7 @@ from remediator.logs import register_secret
 from remediator.own_health import LoopLag, Senses
 from remediator.policy.loader import PolicyError, load_directory
 from remediator.probes.socket_dial import SocketDial
+from remediator.process import Endings, raise_file_limit
 from remediator.replica import Doors, Replica, ReplicaSettings
 
 log = structlog.get_logger(__name__)
@@ -67,12 +67,11 @@ class NoClusterError(Exception):
     """The API server does not answer, or not to us; the text is one line and says whose it is."""
 
 
-STOP_S = 9.0  # of the ten seconds that SIGTERM promises; then the process ends as it is
 FIRST_ANSWER_S = 10.0  # for the API server, at start
 LAST_LOOK_S = 5.0  # for the projector to find a broken link that the replica found
 
 # What ends the daemon with a clear line, and the exit code that it ends with.
-_ENDINGS: tuple[tuple[type[Exception], ExitCode], ...] = (
+_ENDINGS: Endings = (
     (PolicyError, ExitCode.USAGE),
     (ListenError, ExitCode.USAGE),
     (SecretFileError, ExitCode.USAGE),
@@ -93,55 +92,8 @@ _ENDINGS: tuple[tuple[type[Exception], ExitCode], ...] = (
 
 def serve(settings: Settings) -> ExitCode:
     """Run the daemon until SIGTERM, SIGINT or an error that it cannot outlive."""
-    try:
-        asyncio.run(_until_signal(settings))
-    except Exception as raised:
-        error = _innermost(raised)
-        for kind, code in _ENDINGS:
-            if isinstance(error, kind):
-                faults = error.problems if isinstance(error, PolicyError) else (error,)
-                for fault in faults:
-                    why = " ".join(str(fault).split())
-                    log.critical("daemon_ends", why=why, kind=type(error).__name__, code=code)
-                return code
-        raise  # a fault of remediator itself: the traceback is wanted
-    return ExitCode.OK
-
-
-def _innermost(error: Exception) -> Exception:
-    """Return the first error inside task groups' groups."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-async def _until_signal(settings: Settings) -> None:
-    loop = asyncio.get_running_loop()
-    running = asyncio.ensure_future(_run(settings))
-    asked: list[str] = []
-
-    def stop(name: str) -> None:
-        if asked:
-            return  # once is enough; a second signal changes nothing
-        asked.append(name)
-        log.info("stopping", signal=name)
-        loop.call_later(STOP_S, _give_up)
-        running.cancel()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number.name)
-    try:
-        await running
-    except asyncio.CancelledError:
-        if not asked:
-            raise
-        log.info("stopped")
-
-
-def _give_up() -> None:
-    """End now: something does not end in time, and the journal makes that safe."""
-    log.critical("stop_overruns", after_s=STOP_S)
-    os._exit(ExitCode.INTERNAL)
+    raise_file_limit()
+    return process.serve(lambda: _run(settings), _ENDINGS, last_line="daemon_ends")
 
 
 async def _run(settings: Settings) -> None:
@@ -194,7 +146,7 @@ async def _run(settings: Settings) -> None:
                 round_trip=lambda timeout_s: round_trip(connection, timeout_s),
             ),
         )
-        replica.on_overrun = _give_up
+        replica.on_overrun = process.give_up
 
         async def back() -> None:
             await ensure_all(connection)  # memory streams do not survive a restart of the server

@@ -38,7 +38,7 @@ def serve(
         error = _innermost(raised)
         for kind, code in endings:
             if isinstance(error, kind):
-                for fault in getattr(error, "problems", None) or (error,):
+                for fault in getattr(error, "problems", (error,)):  # each on a line of its own
                     why = " ".join(str(fault).split())
                     log.critical(last_line, why=why, kind=type(error).__name__, code=code)
                 return code

@@ -329,6 +329,7 @@ class Replica:
             settings=msgspec.structs.replace(
                 settings.probes, vantage=settings.probes.vantage or settings.identity
             ),
+            origin=self.watchers.origin,
         )
 
     def _targets(self) -> Iterator[Target]:

@@ -64,8 +64,9 @@ class _Lane:
 class Vantage:
     """Probes what ``targets`` returns, and publishes on plane ``network``.
 
-    ``settings.vantage`` is its name. ``run`` works until cancelled; ``ask`` may be called at any
-    time, and is ignored for nodes that are not known: anybody on NATS can ask.
+    ``settings.vantage`` is its name, ``origin`` that of the process's watchers, if it has any.
+    ``run`` works until cancelled; ``ask`` may be called at any time, and is ignored for nodes that
+    are not known: anybody on NATS can ask.
     """
 
     def __init__(
@@ -77,9 +78,11 @@ class Vantage:
         *,
         rng: random.Random,
         settings: ProbeSettings,
+        origin: str = "",
         metrics: Metrics = METRICS,
     ) -> None:
         self._metrics = metrics
+        self._origin = origin
         self._targets = targets
         self._publisher = publisher
         self._clock = clock
@@ -300,5 +303,6 @@ class Vantage:
             at=self._clock.now(),
             zone=self._zone,
             detail=detail,
+            by=self._origin,
         )
         wire.offer(self._publisher, signal, beat=beat)
