@@ -277,6 +277,16 @@ class Watch:
         Judge(story).walk()
 
 
+def _two_planes_agree(says: dict[str, str]) -> bool:
+    """Whether two witnesses that do not repeat each other say that a node is lost."""
+    off, unreached = says["power"] == "off", says.get("network") == "down"
+    answers = says.get("network") == "up" or says["handler"] == "up"
+    if says["lease"] == "quiet":
+        return off and unreached
+    second = off or unreached or says["handler"] == "silent" or says.get("machine") == "gone"
+    return says["lease"] in ("silent", "lost") and second and (off or not answers)
+
+
 class Judge:
     """Walks the journal alone: what it says must already be right."""
 
@@ -318,10 +328,11 @@ class Judge:
     def _begun(self, decision: Decision) -> None:
         work = decision.action.work
         if isinstance(work, Fence):
-            rows = {row.plane: row.value for row in self._evidence[decision.incident].evidence}
-            second = rows["power"] in ("off", "gone") or rows["handler"] == "silent"
-            if rows["lease"] != "silent" or not second:
-                self._story.blame(f"record {decision.seq}: fence on {rows}")
+            says: dict[str, str] = {}
+            for row in self._evidence[decision.incident].evidence:
+                says.setdefault(row.plane, row.value)  # a plane's first row carries its value
+            if not _two_planes_agree(says):
+                self._story.blame(f"record {decision.seq}: fence on {says}")
         if isinstance(work, (Release, ForceStop)):
             proven = self._proofs.get(decision.incident)
             if proven is None or proven != work.proof.boot_id:
