@@ -10,7 +10,7 @@ from collections.abc import Callable
 from remediator.engine.chain import GuardRow, Plan
 from remediator.engine.context import Context
 from remediator.engine.incidents import Incident
-from remediator.engine.model import IncidentState, NodeFacts
+from remediator.engine.model import IncidentState, NodeFacts, Verdict
 
 GRANT, WAIT, REFUSE = "grant", "wait", "refuse"
 
@@ -148,6 +148,42 @@ def _share(
     return _grant(name, text)
 
 
+def unheard(context: Context, incident: Incident, among: frozenset[str]) -> list[str]:
+    """Return the nodes of which nothing was heard since this one must have failed, by name.
+
+    What cuts a rack off is noticed of one node first: that whose renewal was due first. The others
+    may be down with it while their leases are not late yet.
+    """
+    name = incident.subject.name
+    missed_at = context.evidence.missed_at(name)
+    since = incident.verdict_at if missed_at is None else min(incident.verdict_at, missed_at)
+    known = unhealthy(context) | {name}
+    return sorted(
+        other for other in among - known if not context.evidence.heard_after(other, since)
+    )
+
+
+def _others_heard(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
+    if incident.verdict is not Verdict.UNREACHABLE or "fence" not in plan.steps:
+        return _grant("others-heard", "nothing that may live is powered off")
+    settings = context.settings.budgets
+    everybody = frozenset(context.inventory.nodes)
+    scopes = [("the cluster", everybody, settings.max_unhealthy_cluster_share)]
+    if node.zone:
+        zone = context.inventory.zone_members(node.zone)
+        scopes.insert(0, (node.zone, zone, settings.max_unhealthy_zone_share))
+    for scope, among, share in scopes:
+        missing = unheard(context, incident, among)
+        down = len(unhealthy(context) & among)
+        if missing and down + len(missing) > share_limit(share, len(among)):
+            return _wait(
+                "others-heard",
+                f"{len(missing)} of {len(among)} nodes of {scope} were not heard since it fell "
+                f"silent, they may be down with it: {', '.join(missing[:10])}",
+            )
+    return _grant("others-heard", "enough others were heard since it fell silent")
+
+
 def _zone_share(context: Context, _incident: Incident, node: NodeFacts, _plan: Plan) -> GuardRow:
     if not node.zone:
         return _grant("zone-share", "the node is in no zone")
@@ -186,6 +222,7 @@ GUARDS: tuple[Guard, ...] = (
     _cooldown,
     _zone_share,
     _cluster_share,
+    _others_heard,
     _fences,
 )
 

@@ -33,7 +33,10 @@ _SIGNS = {
 }
 
 # A hold for one of these is ordinary; any other is worth a human's attention at once.
-_QUIET_GUARDS = frozenset({"mode", "inventory", "vms", "fences-at-once"})
+_QUIET_GUARDS = frozenset({"mode", "inventory", "vms", "others-heard", "fences-at-once"})
+# So many others are probed where a fence waits for a word of them; in a larger zone enough of them
+# renew their leases within a moment.
+_OTHERS_PROBED = 16
 
 
 def judge(context: Context, node: NodeFacts) -> Row:
@@ -116,11 +119,26 @@ def answer(context: Context, incident: Incident, node: NodeFacts) -> None:
     if away:
         rows = (GuardRow(guard="hands-off", answer=budgets.WAIT, why=away), *rows)
     if budgets.withheld(rows):
+        _probe_others(context, incident, node)
         _withhold(context, incident, rows)
         return
     if incident.plan != plan and not incident.step:
         _record_plan(context, incident, match, "planned again: its VMs have changed", plan)
     start_step(context, incident, node, guards=rows, trigger=Trigger.GRANTED)
+
+
+def _probe_others(context: Context, incident: Incident, node: NodeFacts) -> None:
+    """Have those probed of whom a fence waits to hear: an answer comes sooner than a renewal."""
+    if incident.verdict is not Verdict.UNREACHABLE:
+        return
+    inventory = context.inventory
+    near = budgets.unheard(context, incident, inventory.zone_members(node.zone))
+    far = budgets.unheard(context, incident, frozenset(inventory.nodes))
+    for name in list(dict.fromkeys((*near, *far)))[:_OTHERS_PROBED]:
+        last_at = context.probes_asked.get(name)
+        if last_at is None or context.now - last_at >= _PROBE_YOUNG_S:
+            context.probes_asked[name] = context.now
+            context.effects.append(AskProbes(node=name))
 
 
 def plan_text(steps: tuple[str, ...], vms: int) -> str:

@@ -191,6 +191,20 @@ class Evidence:
             return 0.0
         return self._heard_after_off(node.name)
 
+    def missed_at(self, node: str) -> float | None:
+        """Return when the renewal was due that did not come; None where none was ever heard."""
+        beat = self.leases.beats.get(node)
+        return None if beat is None else beat.at + self.leases.limits_s(node)[0]
+
+    def heard_after(self, node: str, at: float) -> bool:
+        """Whether a node renewed its lease, or answered a probe, after ``at``.
+
+        Also true where nothing of it was ever heard, since nothing can be missed then.
+        """
+        if node not in self.leases.beats or self.beaten_since(node, at):
+            return True
+        return self.network.reached_after(node, at)
+
     def values(self, node: NodeFacts, now: float) -> PlaneValues:
         """Return what each plane says of this node at ``now``."""
         name = node.name

@@ -171,6 +171,14 @@ class Network:
         ]
         return min(since, default=None)
 
+    def reached_after(self, node: str, at: float) -> bool:
+        """Whether a vantage point told, later than ``at``, that a node answers."""
+        return any(
+            sight.reading is Reading.UP and sight.arrived_at > at
+            for vantage in self._vantages.values()
+            if (sight := vantage.sights.get(node)) is not None
+        )
+
     def unreached(self, now: float) -> set[str]:
         """Return the nodes that the vantage points together say are down."""
         doubted = {
