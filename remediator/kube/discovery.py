@@ -141,6 +141,7 @@ class ApiDiscovery:
         self._asked = asyncio.Event()
         self._answered = asyncio.Event()
         self._failing = False
+        self._mark: int | None = None  # of the last document for all groups
         self.refused = False
         self.looks = 0
 
@@ -179,6 +180,9 @@ class ApiDiscovery:
 
     async def _look(self, *, hurried: bool) -> None:
         response = await self._get(_APIS)
+        mark = hash(response.body)
+        if mark == self._mark:
+            return  # some hundred kilobytes that say what they said: not read again
         document = _decode(response, _document_decoder, _APIS)
         if document.items is None and document.groups is None:
             raise unreadable(response, "GET", _APIS, f"a {document.kind!r} without groups")
@@ -191,6 +195,8 @@ class ApiDiscovery:
                 self._take_whole(group)
             else:
                 await self._read_by_version(group, plurals, anew=hurried)
+        # By group the list of groups does not tell what is in them.
+        self._mark = mark if document.items is not None else None
 
     def _take_whole(self, group: _Group) -> None:
         versions = group.versions or ()

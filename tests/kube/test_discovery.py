@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from remediator.clock import Clock
+from remediator.kube import discovery as discovery_module
 from remediator.kube.cluster import ClusterTransport
 from remediator.kube.discovery import ApiDiscovery, DiscoverySettings
 from remediator.kube.transport import Response, accepted
@@ -276,3 +277,26 @@ async def test_a_real_client_gets_all_in_one_document(tmp_path):
         await opened.close()
         await close()
         api.close()
+
+
+@on_virtual_time
+async def test_a_document_that_says_what_it_said_is_not_read_again(monkeypatch):
+    api = server()
+    kinds = CustomKinds(api)
+    kinds.install(MACHINES)
+    read = []
+    whole = discovery_module._decode
+
+    def reading(response, decoder, path):
+        read.append(path)
+        return whole(response, decoder, path)
+
+    monkeypatch.setattr(discovery_module, "_decode", reading)
+    async with looking(MemoryTransport(api, client_name="c")) as discovery:
+        await asyncio.sleep(600)
+        assert discovery.looks > 16
+        assert len(read) == 1
+        kinds.install(HOSTS)
+        await asyncio.sleep(37)
+        assert discovery.served("metal3.io", "baremetalhosts") == ("v1alpha1",)
+        assert len(read) == 2
