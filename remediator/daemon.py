@@ -155,6 +155,7 @@ async def _run(settings: Settings) -> None:
         connection.on_reconnect.append(back)
         publisher.on_loss.append(replica.start_over)
         desk = HealthDesk(replica, connection, clock, settings.engine.detection)
+        replica.while_leading = desk.run
         app = make_app(
             readiness=lambda: readiness(replica, connection, projector, clock.now()),
             journal=store,
@@ -175,7 +176,6 @@ async def _run(settings: Settings) -> None:
             tasks.create_task(projector.run(), name="projector")
             tasks.create_task(measure(replica, connection, publisher, clock), name="metrics")
             tasks.create_task(lag.run(), name="lag")
-            tasks.create_task(desk.run(), name="health-desk")
             tasks.create_task(desk.count(), name="verdicts")
             if server is not None:
                 tasks.create_task(server.run(), name="nats-server")

@@ -59,7 +59,7 @@ class HealthDesk:
         self._shared_of: Term | None = None
 
     async def run(self) -> None:
-        """Answer over NATS while this replica leads, until cancelled."""
+        """Answer over NATS until cancelled; for as long as this replica leads."""
         await Answerer(self._connection, subjects.QUERY_HEALTH, self.on_question).run()
 
     async def answer(self, query: HealthQuery) -> HealthAnswer:
@@ -68,7 +68,9 @@ class HealthDesk:
         if own is not None:
             return own
         holder = self._replica.elector.holder
-        me = f"this daemon follows {holder}" if holder else "this daemon knows of no leader"
+        me = f"this daemon follows {holder}"
+        if holder in ("", self._replica.identity):
+            me = "this daemon does not lead now"
         try:
             return await ask_leader(self._connection, query)
         except NobodyAnswersError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -160,6 +160,13 @@ class Replica:
         )
         self.term: Term | None = None  # while leading
         self.on_overrun: Callable[[], None] = lambda: None
+        # Run for as long as each term lasts; what it raises would end the term.
+        self.while_leading: Callable[[], Coroutine[None, None, None]] | None = None
+
+    @property
+    def identity(self) -> str:
+        """Who this replica is, among all that ever stood for election."""
+        return self._settings.identity
 
     @property
     def engine(self) -> Engine:
@@ -296,6 +303,7 @@ class Replica:
                     for name, work in (
                         ("power-probe", probe.run()),
                         ("own-health", monitor.run()),
+                        ("health-desk", self._answer()),
                         ("claims", self._claim_keeper().run()),
                         ("fence-checks", self.fence_checks.run()),
                     )
@@ -354,6 +362,10 @@ class Replica:
             node = self.watchers.node(name)
             if node is not None:
                 yield target_of(node), node.labels
+
+    async def _answer(self) -> None:
+        if self.while_leading is not None:
+            await self.while_leading()
 
     async def _power_state(self, node: str) -> PowerReading:
         known = self.watchers.node(node)
