@@ -68,6 +68,7 @@ class Town:
         self.now = 0.0
         self.passed_s = 0.0
         self.told: dict[str, Reading] = {}  # what the vantage points said last of each node
+        self.ahead_s: dict[str, float] = {}  # by how much a vantage point's clock is wrong
 
     def opening(self, now: float) -> Iterator[Message]:
         self.now = now
@@ -165,7 +166,7 @@ class Town:
             source=source,
             subject=about,
             reading=reading,
-            at=self.now,
+            at=self.now + self.ahead_s.get(source, 0.0),
             zone=source[:6] if stranger else "",
             by="" if stranger else ORIGIN,
             **fields,
