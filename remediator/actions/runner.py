@@ -13,6 +13,7 @@ from remediator.actions.cordon import cordon
 from remediator.actions.fence.devices import FenceDevices
 from remediator.actions.fence.fence import fence
 from remediator.actions.force_stop import force_stop
+from remediator.actions.power_on import power_on
 from remediator.actions.release import release
 from remediator.actions.start import start_vm
 from remediator.actions.uncordon import uncordon
@@ -25,6 +26,7 @@ from remediator.engine.model import (
     ForceStop,
     Outcome,
     OutcomeStatus,
+    PowerOn,
     Proof,
     Release,
     StartVm,
@@ -195,6 +197,8 @@ async def _do(work: Work, world: World) -> Result:
             return await start_vm(work, world)
         case Uncordon():
             return await uncordon(work, world)
+        case PowerOn():
+            return await power_on(work, world)
         case _:
             assert_never(work)
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from remediator.actions import marks
+from remediator.actions.fence.fence import target_of
 from remediator.actions.live import CONFLICTS_MAX, patch_node, read_node
 from remediator.actions.world import Result, SparedError, World, failed, succeeded
 from remediator.engine.model import Uncordon
@@ -41,16 +42,22 @@ async def uncordon(work: Uncordon, world: World) -> Result:
         if node is None or node.uid != work.node_uid:
             return succeeded("the node that we marked is gone, its marks with it", changed=False)
         patch = _uncordon_patch(node)
-        if not patch:
+        if not patch and not work.fence_method:
             return succeeded("nothing of ours was on the node", changed=False)
+        left = ""
         if work.fenced_boot_id:
             _require_back(node, work.fenced_boot_id)
             left = await _left_over(work.node, world)
-            if left:
-                if world.left_s() <= _MARGIN_S:
-                    return failed(f"not yet: {left}")
-                await asyncio.sleep(_LOOK_AGAIN_S)
-                continue
+        if not left and work.fence_method:
+            world.must_lead()
+            left = await world.devices.take_back(work.fence_method, target_of(node))
+        if left:
+            if world.left_s() <= _MARGIN_S:
+                return failed(f"not yet: {left}")
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            continue
+        if not patch:
+            return succeeded("nothing of ours was on the node", changed=False)
         after = await patch_node(world, node, patch)
         if after is None:
             conflicts += 1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from remediator.engine import proofs
+from remediator.engine import fencing, proofs
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.incidents import Residue
-from remediator.engine.model import Action, NodeFacts, Uncordon, node_subject
+from remediator.engine.model import Action, NodeFacts, PowerOn, Uncordon, Work, node_subject
 
 
 def owes(residue: Residue, node: NodeFacts) -> bool:
@@ -20,18 +20,11 @@ def owes(residue: Residue, node: NodeFacts) -> bool:
 
 def take_back(context: Context, residue: Residue) -> None:
     """Start the clean-up of a node that is back; forget one whose object is gone."""
-    subject = node_subject(residue.node)
-    if str(subject) in context.state.busy:
+    if str(node_subject(residue.node)) in context.state.busy:
         return
     node = context.inventory.nodes.get(residue.node)
-    if node is None or node.uid != residue.node_uid:
-        if context.inventory.synced:
-            context.record(
-                DecisionKind.RESOLVED,
-                subject,
-                "the Node object that carried our taints is gone, and they with it",
-                incident_id=residue.incident,
-            )
+    if node is None or (node.uid != residue.node_uid and not _leaves_objects(context, residue)):
+        _forget(context, residue)
         return
     if not context.enforce:
         return
@@ -39,24 +32,93 @@ def take_back(context: Context, residue: Residue) -> None:
         context.wake_at(residue.retry_at)
         return
     if not _is_back(context, residue, node):
+        _switch_on(context, residue, node)
         return
-    attempt = residue.attempts + 1
-    action = Action(
-        id=f"{residue.incident}/uncordon/{attempt}",
-        incident=residue.incident,
-        subject=subject,
-        attempt=attempt,
-        deadline_s=context.settings.steps.uncordon_deadline_s,
-        work=Uncordon(node=node.name, node_uid=node.uid, fenced_boot_id=residue.fenced_boot_id),
+    work = Uncordon(
+        node=node.name,
+        node_uid=node.uid,
+        fenced_boot_id=residue.fenced_boot_id,
+        fence_method=residue.fence_method,
     )
-    context.start(action, "the node is back: take our taints off")
+    _start(
+        context,
+        residue,
+        work,
+        residue.attempts + 1,
+        context.settings.steps.uncordon_deadline_s,
+        "the node is back: take our taints off",
+    )
+
+
+def _forget(context: Context, residue: Residue) -> None:
+    """End a clean-up that nothing is left for; what stands elsewhere waits for a node's return."""
+    gone = context.inventory.nodes.get(residue.node) is None
+    if not context.inventory.synced or (gone and _leaves_objects(context, residue)):
+        return
+    context.record(
+        DecisionKind.RESOLVED,
+        node_subject(residue.node),
+        "the Node object that carried our taints is gone, and they with it",
+        incident_id=residue.incident,
+    )
+
+
+def _leaves_objects(context: Context, residue: Residue) -> bool:
+    """Whether its fence may have left objects in the cluster that outlive the Node object."""
+    return any(
+        method.name == residue.fence_method and method.leaves_objects
+        for method in context.fence_methods
+    )
+
+
+def _switch_on(context: Context, residue: Residue, node: NodeFacts) -> None:
+    """Power a fenced host on again, where its configuration asks for it, once its VMs are back."""
+    method = fencing.method_for(context, node.name)
+    wanted = method is not None and method.power_on and method.name == residue.fence_method
+    tried = residue.power_on_attempts
+    if (
+        not wanted
+        or residue.powered_on
+        or not owes(residue, node)
+        or context.state.incident_on(node_subject(node.name)) is not None
+        or tried >= context.settings.steps.attempts
+        or context.evidence.values(node, context.now).lease == "up"
+    ):
+        return
+    work = PowerOn(
+        node=node.name,
+        node_uid=node.uid,
+        method=residue.fence_method,
+        fenced_boot_id=residue.fenced_boot_id,
+    )
+    deadline_s = context.settings.steps.power_on_deadline_s
+    why = "its VMs are back elsewhere: switch the host on again"
+    _start(context, residue, work, tried + 1, deadline_s, why)
+
+
+def _start(
+    context: Context, residue: Residue, work: Work, attempt: int, deadline_s: float, why: str
+) -> None:
+    step = "power-on" if isinstance(work, PowerOn) else "uncordon"
+    action = Action(
+        id=f"{residue.incident}/{step}/{attempt}",
+        incident=residue.incident,
+        subject=node_subject(residue.node),
+        attempt=attempt,
+        deadline_s=deadline_s,
+        work=work,
+    )
+    context.start(action, why)
 
 
 def _is_back(context: Context, residue: Residue, node: NodeFacts) -> bool:
+    lease_up = context.evidence.values(node, context.now).lease == "up"
+    if node.uid != residue.node_uid:  # registered anew: another boot, or another machine
+        return node.ready is True and lease_up
     if not residue.fenced_boot_id:
-        return context.evidence.values(node, context.now).lease == "up"
+        return lease_up
     if node.boot_id != residue.fenced_boot_id:
-        return node.ready is True and context.evidence.values(node, context.now).lease == "up"
+        return node.ready is True and lease_up
     standing = proofs.standing(context, node, residue.proof_at, residue.fenced_boot_id)
     if standing is proofs.Standing.VOID and not residue.alarmed:
         decision = context.record(

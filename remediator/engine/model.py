@@ -420,6 +420,8 @@ class StartVm(Record, frozen=True, kw_only=True, tag_field="do", tag="start"):
 class Uncordon(Record, frozen=True, kw_only=True, tag_field="do", tag="uncordon"):
     """Take back what we put on a node: the two taints, and the cordon where it was ours.
 
+    What its fence configuration left elsewhere (a NetworkFence, a remediation) goes first.
+
     Where ``fenced_boot_id`` is set, the node had been fenced: the out-of-service taint goes only
     once the node runs another boot and its old pods and attachments are gone.
     """
@@ -427,9 +429,19 @@ class Uncordon(Record, frozen=True, kw_only=True, tag_field="do", tag="uncordon"
     node: str
     node_uid: str
     fenced_boot_id: str = ""
+    fence_method: str = ""
 
 
-Work = Cordon | Fence | Release | ForceStop | StartVm | Uncordon
+class PowerOn(Record, frozen=True, kw_only=True, tag_field="do", tag="power-on"):
+    """Switch a fenced host on again, once its VMs are back elsewhere."""
+
+    node: str
+    node_uid: str
+    method: str
+    fenced_boot_id: str
+
+
+Work = Cordon | Fence | Release | ForceStop | StartVm | Uncordon | PowerOn
 
 
 class Action(Record, frozen=True, kw_only=True):

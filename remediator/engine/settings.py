@@ -122,6 +122,7 @@ class StepSettings(Record, frozen=True, kw_only=True):
     force_stop_deadline_s: float = 10.0
     start_deadline_s: float = 10.0
     uncordon_deadline_s: float = 15.0
+    power_on_deadline_s: float = 60.0
     attempts: int = 3
     retry_after_s: float = 5.0  # doubled with each attempt, up to retry_cap_s
     retry_cap_s: float = 60.0
@@ -146,6 +147,7 @@ class FenceMethod(Record, frozen=True, kw_only=True):
     labels: dict[str, str] = {}  # all must be present with these values
     levels: tuple[FenceLevel, ...] = (FenceLevel(),)
     power_on: bool = False  # switch the host on again once its VMs are back
+    leaves_objects: bool = False  # some of its devices leave objects in the cluster
 
 
 class EngineSettings(Record, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from remediator.engine.model import (
     IncidentState,
     Outcome,
     OutcomeStatus,
+    PowerOn,
     Release,
     StartVm,
     Uncordon,
@@ -228,7 +229,9 @@ def _start(state: EngineState, decision: Decision, action: Action) -> None:
         residue.incident = action.incident
         if isinstance(work, Release):
             residue.fenced_boot_id, residue.proof_at = work.proof.boot_id, work.proof.at
-    if isinstance(work, Uncordon):
+    if isinstance(work, Fence) and work.node in state.residues:
+        state.residues[work.node].fence_method = work.method
+    if isinstance(work, (Uncordon, PowerOn)):
         return
     if incident is None:
         return
@@ -256,6 +259,12 @@ def _finish(state: EngineState, decision: Decision, action: Action, outcome: Out
             del state.residues[work.node]
         else:
             residue.attempts, residue.retry_at = action.attempt, retry_at
+        return
+    if isinstance(work, PowerOn):
+        if work.node in state.residues:
+            residue = state.residues[work.node]
+            residue.powered_on, residue.power_on_attempts = done, action.attempt
+            residue.retry_at = retry_at
         return
     incident = state.incidents.get(action.incident)
     if isinstance(work, Fence) and done and outcome.proof is not None:

@@ -49,6 +49,7 @@ class AgentDriver:
 
     proof: ProofKind
     tells_power: bool
+    leaves_objects = False
 
     def __init__(
         self,

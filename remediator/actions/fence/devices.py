@@ -123,6 +123,27 @@ class FenceDevices:
             ordered=any(down.ordered for down in downs),
         )
 
+    async def bring_up(self, config: FenceConfig, target: Target, order: Order) -> str:
+        """Switch a node on by the first level that can; return what went wrong, or ""."""
+        wrong = "none of its devices can switch it on"
+        for level in range(len(config.spec.levels)):
+            drivers = [each for each in self.drivers(config, level) if each.tells_power]
+            if drivers:
+                said = await asyncio.gather(*(each.bring_up(target, order) for each in drivers))
+                wrong = "; ".join(one for one in said if one)
+                if not wrong:
+                    return ""
+        return wrong
+
+    async def take_back(self, name: str, target: Target) -> str:
+        """Remove what a configuration's devices left; return what is left to do, or ""."""
+        config = self.config(name)
+        if config is None:
+            return ""  # removed by a person, who then owns what it left
+        drivers = self.drivers(config)
+        left = await asyncio.gather(*(driver.take_back(target) for driver in drivers))
+        return "; ".join(one for one in left if one)
+
     async def close(self) -> None:
         """Close every device's connections."""
         for driver in self._drivers.values():
@@ -165,6 +186,7 @@ class FenceDevices:
                 for at, level in enumerate(config.spec.levels)
             ),
             power_on=config.spec.power_on,
+            leaves_objects=any(each.leaves_objects for each in self.drivers(config)),
         )
 
     def _deadline_s(self, config: FenceConfig, level: int) -> float:

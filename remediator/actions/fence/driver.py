@@ -82,6 +82,11 @@ class FenceDriver(Protocol):
         ...
 
     @property
+    def leaves_objects(self) -> bool:
+        """Whether ``take_down`` leaves something in the cluster that ``take_back`` removes."""
+        ...
+
+    @property
     def timeout_s(self) -> float:
         """How long ``take_down`` may need in all, by configuration or the method's default."""
         ...

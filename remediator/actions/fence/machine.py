@@ -24,6 +24,7 @@ class MachineDriver:
 
     proof = ProofKind.INSTANCE_GONE
     tells_power = False
+    leaves_objects = False
 
     def __init__(self, settings: MachineFence, objects: Objects) -> None:
         self._settings = settings

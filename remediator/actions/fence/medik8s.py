@@ -48,6 +48,7 @@ class Medik8sDriver:
 
     proof = ProofKind.REMEDIATOR_SUCCEEDED
     tells_power = False
+    leaves_objects = True
 
     def __init__(self, settings: Medik8sFence, objects: Objects) -> None:
         self._settings = settings

@@ -38,6 +38,7 @@ class Metal3Driver:
 
     proof = ProofKind.POWER_OFF_VERIFIED
     tells_power = True
+    leaves_objects = True
 
     def __init__(self, settings: Metal3Fence, objects: Objects, clock: Clock) -> None:
         self._settings = settings

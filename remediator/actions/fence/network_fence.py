@@ -41,6 +41,7 @@ class NetworkFenceDriver:
 
     proof = ProofKind.STORAGE_FENCED
     tells_power = False
+    leaves_objects = True
 
     def __init__(self, settings: NetworkFence, objects: Objects) -> None:
         self._settings = settings

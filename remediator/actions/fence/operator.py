@@ -20,6 +20,7 @@ class OperatorDriver:
 
     proof = ProofKind.OPERATOR_CONFIRMED
     tells_power = False
+    leaves_objects = False
 
     def __init__(self, settings: OperatorFence) -> None:
         self._settings = settings

@@ -92,6 +92,7 @@ class RedfishDriver:
 
     proof = ProofKind.POWER_OFF_VERIFIED
     tells_power = True
+    leaves_objects = False
 
     def __init__(
         self, settings: RedfishFence, http: HttpClient, logins: Logins, clock: Clock
