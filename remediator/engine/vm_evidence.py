@@ -62,12 +62,10 @@ class VmEvidence:
             return not self._inventory.synced
         return old.uid == new.uid and old.phase == "Running"
 
-    def note_failure(self, vmi: VmiFacts, proven_s: float, *, excused: bool, found: bool) -> None:
-        """Note that a VMI has failed; ``found`` where it had before it was first seen."""
+    def note_failure(self, vmi: VmiFacts, proven_s: float) -> None:
+        """Note that a VMI was seen to fail, by itself."""
         memory = self._memory_of((vmi.namespace, vmi.name))
-        if excused:
-            memory.excused = vmi.uid
-        elif not found and memory.failed != vmi.uid:
+        if memory.failed != vmi.uid:
             memory.failed = vmi.uid
             memory.failures = [*memory.failures, proven_s][-SERIES:]
 
@@ -101,6 +99,19 @@ class VmEvidence:
         """Forget a VM of which no object is left."""
         self._memory.pop(key, None)
         self._began.pop(key, None)
+
+    def tidy(self, key: Key, proven_s: float) -> None:
+        """Forget what no longer says anything of a VM that is well."""
+        memory, vmi = self._memory.get(key), self._inventory.vmis.get(key)
+        if memory is None or (vmi is not None and vmi.uid == memory.failed):
+            return
+        marks = [*memory.failures, *memory.resets]
+        witnesses = [each for sources in memory.signals.values() for each in sources.values()]
+        complaints = any(each.reading is Reading.DOWN for each in witnesses)
+        fresh = any(each.is_fresh(proven_s) for each in witnesses)
+        late = any(proven_s - mark_s < vm_values.SERIES_GAP_S for mark_s in marks)
+        if not (fresh or late or (complaints and vm_values.may_stand(vmi, memory))):
+            del self._memory[key]
 
     def expire(self, proven_s: float) -> None:
         """Forget the beginnings of VMIs that are not young any more."""

@@ -11,6 +11,7 @@ from remediator.engine.context import Context
 from remediator.engine.incidents import DONE_STAGES, Trigger, VmIncident
 from remediator.engine.inventory import Inventory, Key
 from remediator.engine.model import IncidentState, Verdict, vm_subject
+from remediator.engine.vm_values import FINAL_PHASES
 from remediator.engine.vm_verdicts import FACETS, WELL, VmRow, VmValues
 
 
@@ -30,8 +31,15 @@ def taken_care_of(context: Context, key: Key) -> str:
 
 
 def doubtful_host(context: Context, key: Key) -> str:
-    """Return why the host of this VM is in doubt, though it is in no incident, or ""."""
-    for node in hosts(context.inventory, key):
+    """Return why a node that this VM depends on is in doubt, or "".
+
+    Its host, though in no incident; or the target of its migration, be it in one.
+    """
+    vmi = context.inventory.vmis.get(key)
+    target = vmi.migrating_to if vmi is not None else ""
+    if target and context.state.incident_on(f"node/{target}") is not None:
+        return f"the target of its migration, {target}, is in an incident"
+    for node in (*hosts(context.inventory, key), target):
         if node in context.state.residues:
             return f"{node} was lost, and is not back yet"
         if context.evidence.overdue(node):
@@ -40,13 +48,12 @@ def doubtful_host(context: Context, key: Key) -> str:
 
 
 def hosts(inventory: Inventory, key: Key) -> list[str]:
-    """Return the nodes that this VM depends on now, by name."""
+    """Return the nodes that this VM is on, or is about to be on, by name."""
     vmi = inventory.vmis.get(key)
-    if vmi is not None and vmi.phase == "Running":
-        found = {vmi.node, vmi.migrating_to}
-    else:
-        found = {pod.node for pod in inventory.pods_under(key)}
-        found.add(vmi.node if vmi is not None else "")
+    found = {vmi.node} if vmi is not None else set()
+    if vmi is None or vmi.phase != "Running":
+        live = (pod for pod in inventory.pods_under(key) if pod.phase not in FINAL_PHASES)
+        found.update(pod.node for pod in live)
     return sorted(found - {""})
 
 

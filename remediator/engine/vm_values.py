@@ -74,12 +74,11 @@ class Witness:
 class VmMemory:
     """What is remembered of one VM that has given cause for it."""
 
-    __slots__ = ("excused", "failed", "failures", "resets", "signals", "vmi_uid")
+    __slots__ = ("failed", "failures", "resets", "signals", "vmi_uid")
 
     def __init__(self) -> None:
         self.vmi_uid = ""  # the VMI that the signals are about
-        self.failed = ""  # uid of the VMI that was last seen to fail
-        self.excused = ""  # uid of a VMI whose failure is its host's, and was dealt with there
+        self.failed = ""  # uid of the VMI that was last seen to fail by itself
         self.failures: list[float] = []  # the last few, in proven time
         self.resets: list[float] = []  # by the watchdog, likewise
         self.signals: dict[str, dict[str, Witness]] = {}  # aspect -> source -> newest
@@ -113,10 +112,10 @@ def phase(vm: VmFacts | None, vmi: VmiFacts | None, memory: VmMemory) -> str:
     if vmi.deleting:
         return "ending"
     if vmi.phase == "Failed":
-        # One that nobody restarts counts if it was seen to fail: else it may be weeks old.
+        # One that nobody restarts counts if it was seen to fail by itself: else it may be weeks
+        # old, or its host's doing.
         restarted = vm is not None and vm.run_strategy in _RESTARTED
-        counts = (restarted or memory.failed == vmi.uid) and memory.excused != vmi.uid
-        return "failed" if counts else "over"
+        return "failed" if restarted or memory.failed == vmi.uid else "over"
     if vmi.phase in _STARTING:
         return "starting"
     return {"Scheduled": "scheduled", "Running": "running"}.get(vmi.phase, "over")
@@ -250,6 +249,15 @@ def probes(vmi: VmiFacts, memory: VmMemory, proven_s: float) -> str:
     if any(each.is_fresh(proven_s) for each in memory.complaints("liveness-probe")):
         return "failing"
     return "up" if vmi.ready else "unknown"
+
+
+def may_stand(vmi: VmiFacts | None, memory: VmMemory) -> bool:
+    """Whether a complaint that has faded may count all the same, now or later."""
+    if vmi is None or vmi.phase != "Running":
+        return True
+    lost = vmi.agent_known and not vmi.agent_connected
+    unready = not vmi.ready and bool(memory.complaints("readiness-probe"))
+    return unready or (lost and bool(memory.complaints("panic")))
 
 
 # --- words ----------------------------------------------------------------------------------------

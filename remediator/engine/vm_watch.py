@@ -63,7 +63,7 @@ class VmWatch:
         for incident in self._context.state.vm_incidents.values():
             vmi = inventory.vmi(incident.subject)
             if vmi is not None and vmi.phase == "Failed" and vmi.uid == incident.vmi_uid:
-                self._evidence.note_failure(vmi, proven_s, excused=False, found=False)
+                self._evidence.note_failure(vmi, proven_s)
         keys = set(self._cases.keys())
         keys.update(key for key, vm in inventory.vms.items() if _lacks_vmi(vm, inventory.vmis))
         keys.update(key for key in inventory.vmis if not inventory.has_pods(key))
@@ -76,8 +76,9 @@ class VmWatch:
         if isinstance(facts, VmiFacts):
             before = old if isinstance(old, VmiFacts) else None
             self._evidence.note_vmi(facts, before, self._proven_s)
-            if facts.phase == "Failed" and not facts.deleting:
-                self._failed(facts, before)
+            was = (before.phase, before.uid) if before is not None else ("", "")
+            if facts.phase == "Failed" and was != ("Failed", facts.uid):
+                self._failed(facts, found=before is None)
         if key in self._cases or not self._is_ordinary(facts):
             self._look(key)
 
@@ -111,14 +112,14 @@ class VmWatch:
             return not self._context.inventory.synced  # VMIs are told after their VMs
         return self._evidence.ordinary(facts)
 
-    def _failed(self, vmi: VmiFacts, before: VmiFacts | None) -> None:
-        """Note that a VMI has failed, and whether that is its host's doing."""
+    def _failed(self, vmi: VmiFacts, *, found: bool) -> None:
+        """Note that a VMI has failed by itself: it was not asked to end, nor did its host fail."""
         key, context = _key_of(vmi), self._context
-        excuse = vm_incidents.taken_care_of(context, key) or vm_incidents.doubtful_host(
-            context, key
-        )
-        found = before is None and not context.inventory.synced
-        self._evidence.note_failure(vmi, self._proven_s, excused=bool(excuse), found=found)
+        if vmi.deleting or (found and not context.inventory.synced):
+            return
+        care = vm_incidents.taken_care_of(context, key)
+        if not care and not vm_incidents.doubtful_host(context, key):
+            self._evidence.note_failure(vmi, self._proven_s)
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -147,6 +148,7 @@ class VmWatch:
         excused_s = self._evidence.excused_for_s(key, self._proven_s)
         if not rows and incident is None and not excused_s:
             self._cases.close(key)
+            self._evidence.tidy(key, self._proven_s)
             return
         case = self._cases.of(key)
         if not context.inventory.synced:

@@ -6,6 +6,7 @@ import pytest
 from vm_world import VmWorld
 
 from remediator.engine.chain import DecisionKind
+from remediator.engine.events import OwnHealthSeen
 from remediator.engine.model import IncidentState, Reading, RunStrategy, Verdict, VmiFacts
 
 
@@ -718,6 +719,41 @@ def test_time_on_a_host_in_doubt_does_not_count(world):
     assert world.incident() is not None
 
 
+def test_a_host_that_a_vm_left_long_ago_excuses_nothing(world):
+    world.add("db", "n1", strategy=RunStrategy.MANUAL)
+    left = world.pods["db"]
+    world.vmi(node="n2")
+    world.pod(phase="Succeeded")  # KubeVirt keeps the pod of a finished migration's source
+    world.pods["db"] = left.__class__(
+        namespace="ns",
+        name="virt-launcher-db-target",
+        uid="target",
+        vmi="db",
+        vmi_uid=left.vmi_uid,
+        migration_target=True,
+        node="n2",
+        phase="Running",
+    )
+    world.pod()
+    world.cluster.lose("n1")
+    world.cluster.run(10)
+    world.fail()
+    world.cluster.run(61)
+    assert world.incident().row == "failed"
+
+
+def test_a_migration_whose_target_host_dies_is_not_stuck_on_top_of_that(world):
+    world.add("db", "n1")
+    world.migration(phase="Running")
+    world.vmi(migrating_to="n2")
+    world.cluster.lose("n2")
+    world.cluster.run(10)
+    world.vmi(migrating_to="")
+    world.vmi(migrating_to="n2", agent_connected=False)
+    world.cluster.run(15000)
+    assert world.opened() == []
+
+
 def test_a_manual_vm_that_its_host_took_down_is_not_crashed_once_the_host_is_back(world):
     world.add("manual", "n1", strategy=RunStrategy.MANUAL)
     world.cluster.fence_through("n1")
@@ -731,8 +767,33 @@ def test_a_manual_vm_that_its_host_took_down_is_not_crashed_once_the_host_is_bac
     world.cluster.until(lambda: world.cluster.actions)
     world.cluster.answer()
     assert world.cluster.engine.state.residues == {}
+    world.vmi("manual", not_ready_why="PodNotExists")
     world.cluster.run(1000)
     assert world.opened() == []
+
+
+def test_a_vm_that_was_bound_to_a_lost_host_late_waits_for_the_host(world):
+    world.add("db", "n1")
+    world.cluster.fence_through("n1")
+    world.cluster.answer()
+    world.vmi(phase="Failed")
+    world.drop_vmi()
+    world.launch("db", "n2", agent=True)
+    assert world.cluster.incident("n1") is None
+    assert "n1" in world.cluster.engine.state.residues
+    world.vm("late")
+    world.begin("late")
+    world.pod("late", node="n1")
+    world.vmi("late", node="n1", phase="Scheduled")
+    world.cluster.run(1000)
+    assert world.opened() == []
+    world.cluster.node_changes("n1", boot_id="boot-n1-2")
+    world.cluster.silent.discard("n1")
+    world.cluster.handler_silent.discard("n1")
+    world.cluster.until(lambda: world.cluster.actions)
+    world.cluster.answer()
+    world.cluster.until(lambda: world.incident("late"), 400)
+    assert world.incident("late").row == "launch-late"
 
 
 # --- our own eyes ---------------------------------------------------------------------------------
@@ -751,6 +812,20 @@ def test_while_the_api_server_is_not_heard_nothing_grows_old(world):
     world.cluster.until(world.incident, 300)  # at first with more patience than usual
 
 
+def test_even_a_short_deafness_gives_a_fresh_period(world):
+    world.add()
+    lose_agent(world)
+    world.cluster.run(100)
+    world.cluster.watching = False
+    world.cluster.run(8)
+    world.cluster.watching = True
+    world.cluster.run(110)
+    assert world.cluster.engine.context.evidence.own_health.multiplier == 1
+    assert world.opened() == []
+    world.cluster.run(20)
+    assert world.incident() is not None
+
+
 def test_nor_does_an_incident_end_then(world):
     world.add()
     lose_agent(world)
@@ -759,6 +834,41 @@ def test_nor_does_an_incident_end_then(world):
     world.cluster.watching = False
     world.cluster.run(3600)
     assert world.incident() is not None
+
+
+def test_while_our_own_trouble_suspends_convictions_no_vm_is_judged_either(world):
+    world.add()
+    lose_agent(world)
+    for _ in range(500):
+        world.cluster.handle(OwnHealthSeen(loop_lag_s=60.0))
+        world.cluster.run(1)
+    assert world.cluster.engine.context.evidence.own_health.suspended
+    assert world.opened() == []
+    world.cluster.until(world.incident, 300)
+
+
+def test_some_trouble_of_our_own_makes_for_more_patience(world):
+    world.add()
+    lose_agent(world)
+    for _ in range(200):
+        world.cluster.handle(OwnHealthSeen(api_latency_s=2.5))
+        world.cluster.run(1)
+    assert world.cluster.engine.context.evidence.own_health.multiplier == 2
+    assert world.opened() == []  # 120 s are 240 s
+    for _ in range(50):
+        world.cluster.handle(OwnHealthSeen(api_latency_s=2.5))
+        world.cluster.run(1)
+    assert world.incident() is not None
+
+
+@pytest.mark.parametrize(("watch", "opened"), [("vmis", 0), ("pods", 0), ("volumes", 1)])
+def test_what_a_watch_of_vms_does_not_hear_does_not_count(world, watch, opened):
+    world.add()
+    lose_agent(world)
+    for _ in range(300):
+        world.cluster.handle(OwnHealthSeen(stale_watches=(watch,)))
+        world.cluster.run(1)
+    assert len(world.opened()) == opened
 
 
 def test_nothing_is_concluded_before_the_lists_are_complete(make_cluster):
@@ -806,6 +916,32 @@ def test_signals_of_ever_new_sources_do_not_fill_the_memory(world):
         world.signal("liveness-probe", source=f"forger-{number}")
     (memory,) = world.cluster.engine.vms._evidence._memory.values()
     assert len(memory.signals["liveness-probe"]) <= 8
+
+
+def test_what_was_said_of_a_vm_is_forgotten_once_it_says_nothing_any_more(world):
+    world.add()
+    memory = world.cluster.engine.vms._evidence._memory
+    world.signal("liveness-probe")
+    world.signal("watchdog")
+    world.fail()
+    world.launch(agent=True)
+    world.cluster.run(500)
+    world.vmi(node="n2")
+    assert memory != {}  # a second failure would count beside the first
+    world.cluster.run(110)
+    world.vmi(node="n3")
+    assert memory == {}
+
+
+def test_a_complaint_that_may_still_count_is_kept(world):
+    world.add()
+    world.vmi(agent_connected=False, ready=False, probes_muted=True)
+    world.signal("readiness-probe")
+    world.cluster.run(1000)
+    world.vmi(node="n2")
+    world.vmi(probes_muted=False)
+    world.cluster.run(125)
+    assert world.incident().row == "silent-to-both"
 
 
 def test_events_that_were_only_found_are_history(world):
@@ -927,6 +1063,19 @@ def test_what_only_the_leader_before_saw_ends_when_it_is_not_seen_again(world):
     assert heir.incident() is not None
     heir.cluster.run(20)
     assert heir.incident() is None
+
+
+def test_a_vm_that_went_while_nobody_led_is_cleared_by_the_next_leader(world):
+    world.add("db")
+    world.add("web", "n2")
+    lose_agent(world, "db")
+    lose_agent(world, "web")
+    world.cluster.run(301)
+    for table in (world.vms, world.vmis, world.pods):
+        del table["db"]
+    heir = take_over(world)
+    assert heir.incident("db") is None
+    assert heir.incident("web") is not None
 
 
 def test_the_incidents_of_nodes_go_on_as_if_there_were_none_of_vms(world):
