@@ -11,17 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import structlog
+
 from remediator.clock import Clock
 from remediator.engine.model import Plane, Reading, Signal, Subject, vm_subject
 from remediator.kube.objects import COMPUTE, ClusterEvent, Pod
 from remediator.watchers.outlet import Outlet
 
+log = structlog.get_logger(__name__)
+
 SOURCE: Final = "kubernetes events"
 
-# Beyond this a cluster in which every probe fails would fill the bus with what is known. The
-# kubelet tries every 10 s, and a word of its stands for a minute.
+# More often than this a cluster in which every probe fails would fill the bus with what is known.
+# The kubelet tries every 10 s, and a word of its stands for a minute.
 PERIOD_S: Final = 15.0
-_MEMORY_MAX: Final = 20_000  # VMs and aspects that were told lately
+# VMs and aspects that are told within a period, of all: a rate that the bus takes beside everything
+# else. Beyond it a cluster has another trouble than these guests.
+PERIOD_MAX: Final = 20_000
 
 # How client-go begins a text once the texts differ too often.
 _COMBINED: Final = "(combined from similar events): "
@@ -43,7 +49,8 @@ class EventSink:
         self._outlet = outlet
         self._clock = clock
         self._pod = pod
-        self._told_at: dict[tuple[Subject, str], float] = {}
+        self._told_at: dict[tuple[Subject, str], float] = {}  # within the last period, in order
+        self._held_back_at = -PERIOD_S
 
     def seen(self, obj: ClusterEvent, old: ClusterEvent | None, *, initial: bool) -> None:
         """Publish a new Event, and one that was repeated."""
@@ -98,14 +105,20 @@ class EventSink:
     def _granted(self, subject: Subject, aspect: str) -> bool:
         """Say whether this may be told now; at most once in ``PERIOD_S`` for a VM and aspect."""
         key, now = (subject, aspect), self._clock.now()
-        told_at = self._told_at.pop(key, None)
-        if told_at is not None and now - told_at < PERIOD_S:
-            self._told_at[key] = told_at
+        while self._told_at and now - next(iter(self._told_at.values())) >= PERIOD_S:
+            del self._told_at[next(iter(self._told_at))]
+        if key in self._told_at:
+            return False
+        if len(self._told_at) >= PERIOD_MAX:
+            self._note_storm(now)
             return False
         self._told_at[key] = now
-        if len(self._told_at) > _MEMORY_MAX:
-            del self._told_at[next(iter(self._told_at))]
         return True
+
+    def _note_storm(self, now: float) -> None:
+        if now - self._held_back_at >= PERIOD_S:
+            self._held_back_at = now
+            log.warning("events_held_back", told=len(self._told_at), period_s=PERIOD_S)
 
 
 def _meaning(event: ClusterEvent) -> tuple[Plane, str] | None:

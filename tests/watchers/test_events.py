@@ -6,6 +6,7 @@ import asyncio
 import random
 
 import pytest
+from structlog.testing import capture_logs
 
 from remediator.engine.model import Plane, Reading, vm_subject
 from remediator.sim.memory_transport import MemoryTransport
@@ -239,6 +240,24 @@ class CountedTransport(MemoryTransport):
         if path == "/api/v1/events" and dict(query).get("limit") != "1":
             self.lists += 1
         return await super().request(method, path, query=query, **more)
+
+
+async def test_a_storm_about_all_vms_is_bounded_and_those_told_go_on_being_told(said, monkeypatch):
+    monkeypatch.setattr("remediator.watchers.events.PERIOD_MAX", 3)
+    for number in range(10):
+        pod = f"virt-launcher-vm{number}-abcde"
+        said.cluster.store.create(PODS, launcher(pod, f"vm{number}"))
+        said.new("Unhealthy", READINESS, pod=pod, name=f"e{number}")
+    with capture_logs() as logs:
+        await asyncio.sleep(1)
+    assert len(said.guest()) == 3
+    assert [entry["event"] for entry in logs].count("events_held_back") == 1
+    await asyncio.sleep(PERIOD_S)
+    for number in reversed(range(10)):  # who was not told may be now
+        said.repeat(f"e{number}")
+    await asyncio.sleep(1)
+    assert len(said.guest()) == 6
+    assert len({signal.subject.name for signal in said.guest()}) == 6
 
 
 async def test_quiet_event_watches_never_look_stale_nor_list_again(cluster):
