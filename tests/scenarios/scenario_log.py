@@ -23,6 +23,12 @@ _START = re.compile(
     r"PUT /apis/subresources\.kubevirt\.io/v1/namespaces/([^/]+)/virtualmachines/([^/]+)/start"
 )
 
+# medik8s' lease on a node that is worked on; renewals are left out of the log.
+_CLAIM = re.compile(
+    r"(POST|PUT|DELETE) /apis/coordination\.k8s\.io/v1/namespaces/medik8s-leases/leases"
+    r"(?:/node-[^/]+)?"
+)
+
 
 def render(played: Played) -> str:
     """Return the whole log."""
@@ -60,6 +66,7 @@ def _record_line(decision: Decision) -> str:
 def deeds(played: Played) -> str:
     """Return, in one line, everything that the daemon did to the world."""
     nodes: Counter[str] = Counter()
+    claims: Counter[str] = Counter()
     pods = 0
     parts: list[str] = []
     for method, path in played.writes:
@@ -69,10 +76,14 @@ def deeds(played: Played) -> str:
             pods += 1
         elif found := _START.fullmatch(f"{method} {path}"):
             parts.append(f"start of {found[1]}/{found[2]}")
+        elif found := _CLAIM.fullmatch(f"{method} {path}"):
+            claims[found[1]] += 1
     parts += [
         f"{node} patched {count} time{'' if count == 1 else 's'}"
         for node, count in sorted(nodes.items())
     ]
+    if claims:
+        parts.append(f"claims: {claims['POST']} taken, {claims['DELETE']} given back")
     if pods:
         parts.append(f"{pods} launcher pod{'' if pods == 1 else 's'} deleted")
     parts += [f"ForceOff sent to {node}" for node in sorted(played.orders)]
@@ -135,7 +146,7 @@ def problems(played: Played) -> list[str]:
     foreign = [
         f"{method} {path}"
         for method, path in touched
-        if not any(kind.fullmatch(f"{method} {path}") for kind in (_NODE, _POD, _START))
+        if not any(kind.fullmatch(f"{method} {path}") for kind in (_NODE, _POD, _START, _CLAIM))
     ]
     same("writes that the daemon must never send", foreign, [])
     same("leases of unknown origin", played.strange_leases, [])
