@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from remediator.cli.health_text import (
+    WIDTH,
     coloured,
     columns,
     due_text,
@@ -152,6 +154,8 @@ def _source(source: SourceLine) -> tuple[str, ...]:
 
 
 def _what_if(view: NodeView, *, wide: bool) -> list[str]:
+    if view.settled:
+        return textwrap.wrap(view.settled, WIDTH, initial_indent="  ", subsequent_indent="  ")
     shown: dict[str, int] = {}
     rows = []
     for each in view.what_if:

@@ -34,9 +34,7 @@ def node_due(context: Context, node: NodeFacts, row: Row, now: float) -> tuple[D
     """
     incident = context.state.incident_on(f"node/{node.name}")
     waits = list(_of_incident(context, node, row, incident, now))
-    evidence = (
-        [] if _past_evidence(context, node, incident) else list(_of_evidence(context, node, now))
-    )
+    evidence = [] if proven_off(context, node, incident) else list(_of_evidence(context, node, now))
     if incident is None or incident.state is IncidentState.SUSPECTED:
         waits, evidence = [*waits, *evidence], []
     relaxes_at = context.evidence.own_health.relaxes_at
@@ -52,6 +50,14 @@ def node_due(context: Context, node: NodeFacts, row: Row, now: float) -> tuple[D
 
 def _soonness(due: Due) -> tuple[bool, float]:
     return due.in_s is not None, due.in_s or 0.0
+
+
+def proven_off(context: Context, node: NodeFacts, incident: Incident | None) -> bool:
+    """Whether the node is proven off: until its next boot evidence turns no verdict."""
+    if incident is not None:
+        return incident.state in (IncidentState.FENCED, IncidentState.RECOVERING)
+    residue = context.state.residues.get(node.name)
+    return residue is not None and cleanup.owes(residue, node)
 
 
 def guards_against(context: Context, node: NodeFacts, now: float) -> tuple[GuardLine, ...]:
@@ -88,14 +94,6 @@ def _shadow(context: Context, now: float) -> Context:
     shadow.effects, shadow.down_now = [], None
     shadow.crowded_at = dict(context.crowded_at)
     return shadow
-
-
-def _past_evidence(context: Context, node: NodeFacts, incident: Incident | None) -> bool:
-    """Whether the node is proven off: until its next boot no evidence turns anything."""
-    if incident is not None:
-        return incident.state in (IncidentState.FENCED, IncidentState.RECOVERING)
-    residue = context.state.residues.get(node.name)
-    return residue is not None and cleanup.owes(residue, node)
 
 
 def _left(at: float, now: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from remediator.engine import budgets, fencing
 from remediator.engine.context import Context
-from remediator.engine.due import guards_against, node_due
+from remediator.engine.due import guards_against, node_due, proven_off
 from remediator.engine.evidence import PlaneValues
 from remediator.engine.incidents import Incident
 from remediator.engine.model import NodeFacts, Plane, Verdict, node_subject, vm_subject
@@ -29,6 +29,11 @@ from remediator.engine.what_if import what_if
 
 VMS_MAX = 200  # listed of one node
 
+_SETTLED = (
+    "nothing, until it runs another boot: it is proven off. A lease renewed in the boot that is "
+    "proven over would void the proof, and a human would be told"
+)
+
 
 def view(context: Context, watch: VmWatch, around: Surroundings, name: str) -> NodeView | NoSuch:
     """Return the view of one node, or that there is none of that name."""
@@ -43,6 +48,7 @@ def view(context: Context, watch: VmWatch, around: Surroundings, name: str) -> N
     verdict, since_s = standing_verdict(context, node, row, now)
     incident = context.state.incident_on(node_subject(name))
     speaking = _speaking(context, node, now)
+    settled = proven_off(context, node, incident)
     vms = list(_placed(context, watch, node, incident))
     return NodeView(
         at=now,
@@ -59,7 +65,8 @@ def view(context: Context, watch: VmWatch, around: Surroundings, name: str) -> N
         marks=tuple(_marks(context, node)),
         suspicion=_suspicion(context, name),
         planes=tuple(_plane(context, node, values, row, plane, now) for plane in _shown()),
-        what_if=what_if(values, speaking),
+        settled=_SETTLED if settled else "",
+        what_if=() if settled else what_if(values, speaking),
         unasked=tuple(plane for plane in _shown() if plane not in speaking),
         due=node_due(context, node, row, now),
         guards=guards_against(context, node, now),

@@ -225,6 +225,7 @@ class NodeView(Record, frozen=True, kw_only=True):
     marks: tuple[str, ...]  # cordoned, control plane, what we still owe it
     suspicion: float | None  # how unlikely its silence is, as a power of ten (phi)
     planes: tuple[PlaneLine, ...]
+    settled: str  # why evidence turns the verdict no more, or ""
     what_if: tuple[WhatIf, ...]
     unasked: tuple[str, ...]  # planes that nothing here can speak on
     due: tuple[Due, ...]

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from remediator.engine.context import Context
+from remediator.engine.incidents import DONE_STAGES
 from remediator.engine.inventory import Key
 from remediator.engine.model import IncidentState, Subject, Verdict, VmiFacts, vm_subject
 from remediator.engine.near_names import near, suggestion
@@ -258,7 +259,13 @@ class VmCensus:
         self._doubtful = doubtful
         self._zone = zone
         self._now = now
-        self._verdicts: dict[Key, Verdict] = {}
+        # What a recovery has in its hands is judged by nobody, wherever it runs by now.
+        self._verdicts: dict[Key, Verdict] = {
+            (progress.plan.vm.namespace, progress.plan.vm.name): Verdict.UNKNOWN
+            for incident in context.state.incidents.values()
+            for progress in incident.vms.values()
+            if progress.stage not in DONE_STAGES
+        }
 
     def look_at(self, keys: Sequence[Key]) -> None:
         """Take in VMs that give cause to look at them; before any is counted."""

@@ -165,6 +165,7 @@ NODE = NodeView(
             detail="no fence method is configured for it",
         ),
     ),
+    settled="",
     what_if=(
         WhatIf(
             changes=("network down",), verdict=Verdict.UNREACHABLE, row="unreachable-by-network"

@@ -401,6 +401,15 @@ def test_a_fenced_node_says_what_it_still_carries(cluster):
     assert any(due.what == "its cool-down after the last fence ends" for due in view.due)
     (placed,) = view.vms
     assert "recovery: stopping" in placed.state
+    assert view.what_if == ()
+    assert view.settled.startswith("nothing, until it runs another boot")
+    cluster.answer()
+    cluster.drop_pods("db", "n2")
+    cluster.place("db", "n3")
+    cluster.vmi("db", node="n3", phase="Running")
+    cluster.run(2)
+    assert glance(cluster).vm_verdicts == {"Unknown": 1}, "the recovery has it in its hands"
+    assert vm(cluster, "db").verdict == "Unknown"
 
 
 def test_vms_of_a_node_are_listed_and_those_past_the_limit_counted(cluster, monkeypatch):
