@@ -33,7 +33,7 @@ def test_the_shipped_policies_load():
     assert lost.name == "node-lost"
     assert lost.verdicts == (Verdict.DEAD, Verdict.UNREACHABLE)
     assert lost.stands_for_s(Verdict.DEAD) == 0.0
-    assert lost.stands_for_s(Verdict.UNREACHABLE) == 15.0
+    assert lost.stands_for_s(Verdict.UNREACHABLE) == 20.0
     assert lost.steps == ("cordon", "fence", "release", "recover")
     assert ProofKind.ASSUMED_AFTER not in lost.required_proof
     assert ProofKind.OPERATOR_CONFIRMED not in lost.required_proof
