@@ -839,7 +839,7 @@ def test_nor_does_an_incident_end_then(world):
 def test_while_our_own_trouble_suspends_convictions_no_vm_is_judged_either(world):
     world.add()
     lose_agent(world)
-    for _ in range(500):
+    for _ in range(1000):  # beyond the patience that is shown below that point
         world.cluster.handle(OwnHealthSeen(loop_lag_s=60.0))
         world.cluster.run(1)
     assert world.cluster.engine.context.evidence.own_health.suspended

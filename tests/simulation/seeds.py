@@ -298,6 +298,7 @@ class Judge:
         self._proofs: dict[str, str] = {}
         self._fenced_at: dict[str, float] = {}
         self._booting: dict[str, str] = {}  # VM -> incident
+        self._open_on: dict[str, str] = {}  # node -> incident
 
     def walk(self) -> None:
         for decision in self._story.decisions:
@@ -312,6 +313,7 @@ class Judge:
         if fencing > ENGINE.budgets.max_fences_at_once:
             self._story.blame(f"record {decision.seq}: {fencing} fences at once")
         self._pace(decision)
+        self._vm_incident(decision)
         if decision.action is None:
             return
         subject = str(decision.action.subject)
@@ -348,6 +350,21 @@ class Judge:
             if before is not None and outcome.finished_at - before < cooldown_s:
                 self._story.blame(f"record {decision.seq}: {work.node} fenced within its cool-down")
             self._fenced_at[work.node] = outcome.finished_at
+
+    def _vm_incident(self, decision: Decision) -> None:
+        """A VM whose host is in an incident has no other story than its host's."""
+        opens, ends = DecisionKind.OPENED, DecisionKind.RESOLVED
+        if decision.subject.kind == "node" and decision.incident:
+            if decision.kind is opens:
+                self._open_on[decision.subject.name] = decision.incident
+            elif decision.kind is ends:
+                self._open_on.pop(decision.subject.name, None)
+        elif decision.subject.kind == "vm" and decision.kind in (opens, DecisionKind.VERDICT):
+            (phase,) = [row.detail for row in decision.evidence if row.plane == "phase"]
+            host = phase.partition(" on ")[2].partition(";")[0]
+            if host in self._open_on:
+                other = self._open_on[host]
+                self._story.blame(f"record {decision.seq}: {phase}, while {other} is open on it")
 
     def _pace(self, decision: Decision) -> None:
         key = str(decision.subject)

@@ -8,6 +8,7 @@ one. What is held in every story, at every step:
 * no more fences at once, and no more boots at once, than the budgets allow; cool-down kept
 * at most one action per subject
 * nothing fenced on a single plane; nothing released or deleted without proof
+* no incident of a VM while its host is in one
 * the hash chain verifies, over every crash and take-over
 * when the faults stop, every VM that should run runs, and nothing of ours is left on a node
 """
