@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import msgspec
-
+from remediator.documents import (
+    DocumentError,
+    DocumentProblem,
+    Written,
+    read_directory,
+    read_documents,
+)
 from remediator.engine.rules import STEPS, Policy
 from remediator.policy.document import ACTED_ON, OF_VMS, PolicyDocument
-from remediator.strict_yaml import Document, YamlError, load_all, read_text
+from remediator.strict_yaml import Document
 from remediator.typed_tree import Path as KeyPath
-from remediator.typed_tree import Problem, convert, dotted
+from remediator.typed_tree import Problem
 
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # a DNS label, as Kubernetes has them
-_canonical = msgspec.json.Encoder(order="sorted")
-
-
-class PolicyProblem(msgspec.Struct, frozen=True, order=True):
-    """One fault in a policy file; line and column count from 1, 0 where the whole file is meant."""
-
-    file: str
-    line: int
-    column: int
-    field: str
-    text: str
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{place}: {self.field}: {self.text}" if self.field else f"{place}: {self.text}"
+PolicyProblem = DocumentProblem
 
 
-class PolicyError(Exception):
+class PolicyError(DocumentError):
     """Policies that cannot be used; ``problems`` has every fault found, the text one per line."""
-
-    def __init__(self, problems: Sequence[PolicyProblem]) -> None:
-        self.problems = tuple(sorted(problems))
-        super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 def shipped_directory() -> Path:
@@ -62,87 +46,23 @@ def load_directory(directory: Path) -> list[Policy]:
     That order is ``spec.priority`` (lower first), then name.
     Raises PolicyError: unreadable files, faults, a name used twice, or no policy at all.
     """
-    if not directory.is_dir():
-        raise PolicyError([PolicyProblem(str(directory), 0, 0, "", "is not a directory")])
-    files = sorted(
-        path
-        for path in directory.iterdir()
-        if path.suffix in {".yaml", ".yml"} and not path.name.startswith(".")
-    )
-    found: list[tuple[Policy, PolicyProblem]] = []
-    problems: list[PolicyProblem] = []
-    for path in files:
-        try:
-            found.extend(_read(read_text(path), str(path), problems))
-        except YamlError as error:
-            problems.append(_from_yaml(error))
-    problems += _twice(found)
-    if not found and not problems:
-        problems.append(PolicyProblem(str(directory), 0, 0, "", "holds no policy (*.yaml)"))
+    found, problems = read_directory(directory, PolicyDocument, _check, what="policy")
     if problems:
         raise PolicyError(problems)
-    return sorted((policy for policy, _ in found), key=lambda one: (one.priority, one.name))
+    return sorted(map(_policy, found), key=lambda one: (one.priority, one.name))
 
 
 def load_text(text: str, *, file: str) -> list[Policy]:
     """Read the policies of one file's text, in the file's order. Raises PolicyError."""
-    problems: list[PolicyProblem] = []
-    found: list[tuple[Policy, PolicyProblem]] = []
-    try:
-        found.extend(_read(text, file, problems))
-    except YamlError as error:
-        problems.append(_from_yaml(error))
-    problems += _twice(found)
+    found, problems = read_documents(text, file=file, into=PolicyDocument, check=_check)
     if problems:
         raise PolicyError(problems)
-    return [policy for policy, _ in found]
-
-
-def _from_yaml(error: YamlError) -> PolicyProblem:
-    line, column = (error.mark.line, error.mark.column) if error.mark else (0, 0)
-    return PolicyProblem(error.file, line, column, "", error.problem)
-
-
-def _read(
-    text: str, file: str, problems: list[PolicyProblem]
-) -> Iterator[tuple[Policy, PolicyProblem]]:
-    """Yield each sound policy with the problem to report if its name stands elsewhere too."""
-    for document in load_all(text, file=file):
-        if document.value is None:
-            continue  # nothing between two "---" lines, or only comments
-        written, faults = convert(document.value, PolicyDocument)
-        if written is not None:
-            faults = list(_check(written, document))
-        problems += [_placed(document, fault) for fault in faults]
-        if written is not None and not faults:
-            path: KeyPath = ("metadata", "name")
-            twice = Problem(path, f"the name {written.metadata.name!r} is used twice")
-            yield _policy(written, document), _placed(document, twice)
-
-
-def _placed(document: Document, problem: Problem) -> PolicyProblem:
-    mark = document.mark(problem.path)
-    return PolicyProblem(document.file, mark.line, mark.column, dotted(problem.path), problem.text)
-
-
-def _twice(found: Sequence[tuple[Policy, PolicyProblem]]) -> list[PolicyProblem]:
-    first: dict[str, PolicyProblem] = {}
-    problems = []
-    for policy, twice in found:
-        earlier = first.setdefault(policy.name, twice)
-        if earlier is not twice:
-            text = f"{twice.text}; first in {earlier.file}:{earlier.line}"
-            problems.append(msgspec.structs.replace(twice, text=text))
-    return problems
+    return [_policy(one) for one in found]
 
 
 def _check(written: PolicyDocument, document: Document) -> Iterator[Problem]:
     """Yield what types cannot say."""
     spec = written.spec
-    if not _NAME.fullmatch(written.metadata.name):
-        yield Problem(
-            ("metadata", "name"), "must be lower-case letters, digits and '-', at most 63"
-        )
     for at, verdict in enumerate(spec.verdicts):
         if verdict not in ACTED_ON:
             known = " and ".join(ACTED_ON)
@@ -200,12 +120,12 @@ def _check_steps(written: PolicyDocument) -> Iterator[Problem]:
         )
 
 
-def _policy(written: PolicyDocument, document: Document) -> Policy:
-    spec = written.spec
+def _policy(written: Written[PolicyDocument]) -> Policy:
+    spec = written.value.spec
     return Policy(
-        name=written.metadata.name,
-        source=document.file,
-        content_hash=hashlib.sha256(_canonical.encode(document.value)).hexdigest(),
+        name=written.name,
+        source=written.document.file,
+        content_hash=written.content_hash,
         verdicts=spec.verdicts,
         steps=tuple(spec.steps),
         node_labels=dict(spec.node_selector.labels),
