@@ -219,3 +219,29 @@ def test_probes_that_cannot_work_are_refused(file, text, fault):
 def test_a_reference_may_be_an_ipv6_address(file):
     settings = load(file("probes: {references: ['[fd00::1]:6443']}"), environ=HOME)
     assert settings.probes.references == ("[fd00::1]:6443",)
+
+
+def test_a_known_source_that_can_never_speak_is_named(file):
+    path = file("signals: {known: [{name: '', planes: [power]}]}\n")
+    (fault,) = faults(path)
+    assert "signals.known[0].name" in fault
+    assert "is empty" in fault
+
+
+def test_a_plane_that_is_none_is_named(file):
+    path = file("signals:\n  known:\n    - {name: a, planes: [astral]}\n")
+    (fault,) = faults(path)
+    assert fault.startswith(f"{path}:3:")
+    assert "'astral'" in fault
+
+
+def test_where_sources_must_be_known_our_own_vantage_points_must_be_among_them(file):
+    known = "known: [{name: 'zone-*', planes: [network]}]"
+    (fault,) = faults(file("signals: {require_known: true}\n"))
+    assert "signals.require_known" in fault
+    assert "vantage points" in fault
+    for text in (
+        f"signals: {{require_known: true, {known}}}\n",
+        "signals: {require_known: true}\nprobes: {enabled: false}\n",
+    ):
+        assert load(file(text), environ=HOME).signals.require_known

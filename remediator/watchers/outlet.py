@@ -77,11 +77,11 @@ class Outlet:
             event = InventorySynced(kind=kind, by=self.origin)
             self._send(subject, event, f"synced:{kind.value}")
 
-    def beat(self, signal: Signal, _version: str = "") -> None:
+    def beat(self, signal: Signal) -> None:
         """Send a repeated proof of life."""
         self._offer(signal, beat=True)
 
-    def signal(self, signal: Signal, _version: str = "") -> None:
+    def signal(self, signal: Signal) -> None:
         """Send a change of state."""
         self._offer(signal, beat=False)
 
