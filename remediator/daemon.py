@@ -154,7 +154,7 @@ async def _run(settings: Settings) -> None:
 
         connection.on_reconnect.append(back)
         publisher.on_loss.append(replica.start_over)
-        desk = HealthDesk(replica, connection, clock, settings.engine.detection)
+        desk = HealthDesk(replica, connection, clock)
         replica.while_leading = desk.run
         app = make_app(
             readiness=lambda: readiness(replica, connection, projector, clock.now()),

@@ -22,7 +22,6 @@ from remediator.bus.protocols import BusUnavailableError, NobodyAnswersError
 from remediator.bus.queries import Answerer
 from remediator.clock import Clock
 from remediator.engine import health_view, node_view, vm_view
-from remediator.engine.settings import DetectionSettings
 from remediator.engine.views import ClusterView, NoSuch, Surroundings, WatchLine
 from remediator.health_query import HealthAnswer, HealthQuery, ask_leader, decode_query, encode
 from remediator.leader import Term
@@ -48,12 +47,10 @@ class HealthDesk:
         replica: Replica,
         connection: BusConnection,
         clock: Clock,
-        detection: DetectionSettings,
     ) -> None:
         self._replica = replica
         self._connection = connection
         self._clock = clock
-        self._detection = detection
         self._one_at_a_time = asyncio.Lock()
         self._shared: dict[str, tuple[float, HealthAnswer]] = {}  # zone -> when made, answer
         self._shared_of: Term | None = None
@@ -117,7 +114,7 @@ class HealthDesk:
     async def _make(self, query: HealthQuery) -> HealthAnswer:
         if query.view == "cluster":
             return await self._cluster(query.zone)
-        engine, around = self._replica.engine, self._surroundings()
+        engine, around = self._replica.engine, surroundings(self._replica, self._clock.now())
         if query.view == "node":
             return _answer(node_view.view(engine.context, engine.vms, around, query.name))
         return _answer(
@@ -140,24 +137,27 @@ class HealthDesk:
 
     async def _survey(self, zone: str = "") -> ClusterView | NoSuch:
         engine = self._replica.engine
-        work = health_view.survey(engine.context, engine.vms, self._surroundings(), zone=zone)
+        work = health_view.survey(
+            engine.context, engine.vms, surroundings(self._replica, self._clock.now()), zone=zone
+        )
         return await _by_slices(work)
 
-    def _surroundings(self) -> Surroundings:
-        now = self._clock.now()
-        return Surroundings(
-            at=now,
-            watches=tuple(
-                WatchLine(
-                    name=name,
-                    synced=watch.synced,
-                    absent=watch.absent,
-                    quiet_s=max(0.0, now - watch.last_progress_at) if watch.synced else None,
-                    limit_s=quiet_limit_s(name, self._detection),
-                )
-                for name, watch in self._replica.watchers.health().items()
-            ),
-        )
+
+def surroundings(replica: Replica, now: float) -> Surroundings:
+    """Return what a leader knows besides its engine, as of ``now``."""
+    return Surroundings(
+        at=now,
+        watches=tuple(
+            WatchLine(
+                name=name,
+                synced=watch.synced,
+                absent=watch.absent,
+                quiet_s=max(0.0, now - watch.last_progress_at) if watch.synced else None,
+                limit_s=quiet_limit_s(name, replica.detection),
+            )
+            for name, watch in replica.watchers.health().items()
+        ),
+    )
 
 
 def _answer(view: msgspec.Struct) -> HealthAnswer:

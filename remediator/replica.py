@@ -34,14 +34,14 @@ from remediator.engine.chain import advance
 from remediator.engine.machine import Engine
 from remediator.engine.model import Reading
 from remediator.engine.rules import Policy
-from remediator.engine.settings import EngineSettings
+from remediator.engine.settings import DetectionSettings, EngineSettings
 from remediator.journal.replay import replay
 from remediator.journal.writer import JournalWriter
 from remediator.kube.client import KubeClient
 from remediator.kube.election import ElectionSettings, LeaderElector
 from remediator.kube.measured import MeasuredTransport, RequestTimes
 from remediator.kube.transport import Transport
-from remediator.leader import EngineOverrunError, Term
+from remediator.leader import EngineOverrunError, LeadershipGivenUpError, Term
 from remediator.own_health import OwnHealthMonitor, Senses
 from remediator.policy.loader import label_keys
 from remediator.power import PowerReading
@@ -167,6 +167,11 @@ class Replica:
     def identity(self) -> str:
         """Who this replica is, among all that ever stood for election."""
         return self._settings.identity
+
+    @property
+    def detection(self) -> DetectionSettings:
+        """When silence means something."""
+        return self._settings.engine.detection
 
     @property
     def engine(self) -> Engine:
@@ -311,6 +316,9 @@ class Replica:
                 await term.run(settings.identity, epoch, source, runner, begin)
                 for task in beside:
                     task.cancel()
+        except* LeadershipGivenUpError as errors:
+            # The election lets others go first; the one who takes over runs somewhere else.
+            log.warning("leadership_given_up", why=str(errors.exceptions[0]))
         except* EngineOverrunError as errors:
             # Giving the Lease back and standing again brings a new engine and a whole picture.
             log.warning("term_starts_over", why=str(errors.exceptions[0]))
@@ -390,6 +398,7 @@ class Replica:
             settings.policies,
             self._doors.devices.methods(),
             enforce=settings.enforce,
+            home=settings.probes.node,
         )
 
     def _overrun(self) -> None:

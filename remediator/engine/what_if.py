@@ -71,6 +71,14 @@ def changed(values: PlaneValues, changes: dict[str, str]) -> PlaneValues:
     return msgspec.structs.replace(values, **changes)
 
 
+def possible(values: PlaneValues) -> bool:
+    """Whether these values can come together.
+
+    Once the lease is silent, "pod down" is the node controller's word, and is not taken.
+    """
+    return not (values.handler == "down" and values.lease in SILENT)
+
+
 def _changes(values: PlaneValues, planes: Sequence[str]) -> Iterator[tuple[str, str]]:
     for plane in planes:
         for value in SAYS[plane]:
@@ -85,8 +93,9 @@ def _note(
     *,
     but: Collection[Verdict] = (),
 ) -> None:
-    row = decide(changed(values, dict(changes)))
-    if row.verdict is decide(values).verdict or row.verdict in but:
+    other = changed(values, dict(changes))
+    row = decide(other)
+    if not possible(other) or row.verdict is decide(values).verdict or row.verdict in but:
         return
     key = (*(plane for plane, _ in changes), row.name)
     found.setdefault(
