@@ -25,6 +25,9 @@ SILENT = frozenset({"silent", "lost"})  # lease values: the limit of its silence
 
 # virt-handler beats every 60 to 132 s (JitterUntil factor 1.2): from here on a beat is late.
 _HANDLER_OVERDUE_S = 132.0
+# After so long every vantage point has probed a node again, also one that was not asked to (its
+# peace period is 5 s): what it said while the host was away says nothing about its return.
+_PROBED_ANEW_S = 6.0
 # Nodes that signals speak of and no Node object is known of (yet); the oldest makes place.
 _STRANGERS_MAX = 10_000
 
@@ -214,7 +217,7 @@ class Evidence:
         lease = self._lease_value(name, power, now)
         return PlaneValues(
             lease=lease,
-            network=network,
+            network=self._network_value(name, lease, network, now),
             handler=self._handler_value(node, lease, now),
             storage=self._storage_value(name, lease, now),
             power=power,
@@ -307,6 +310,13 @@ class Evidence:
             heard_after_off = self.beaten_since(node, self._heard_after_off(node))
             return "up" if heard_after_off else "quiet"
         return "quiet" if self.leases.overdue(node) else "up"
+
+    def _network_value(self, node: str, lease: str, network: str, now: float) -> str:
+        """Return the network's value; a host that has just come back is probed anew first."""
+        if network == "down" and lease in ("up", "quiet"):
+            back_at = self.leases.beats[node].back_at
+            return "unknown" if now - back_at < _PROBED_ANEW_S else "down"
+        return network
 
     def _handler_value(self, node: NodeFacts, lease: str, now: float) -> str:
         if not node.kubevirt:

@@ -218,6 +218,24 @@ def test_a_host_that_is_back_on_the_network_has_a_period_to_renew_its_lease(make
     assert [d for d in cluster.decisions if d.verdict is Verdict.KUBELET_DOWN] == []
 
 
+def test_a_host_that_is_heard_again_is_not_called_unreached_before_it_was_probed_again(
+    make_cluster,
+):
+    cluster = make_cluster(fence_methods=[])
+    cluster.add_vm("db", "n1")
+    probers = Probers(cluster)
+    probers.run(20)
+    cluster.silent.add("n1")
+    probers.unreached.add("n1")
+    probers.run(30)
+    cluster.silent.discard("n1")
+    probers.until(lambda: cluster.incident("n1") is None)
+    heard_at = cluster.now
+    probers.unreached.discard("n1")
+    probers.run(20)
+    assert [each for each in cluster.decisions if each.at > heard_at] == []
+
+
 def test_one_lost_renewal_tells_no_human(cluster):
     cluster.add_vm("db", "n1")
     probers = Probers(cluster)
