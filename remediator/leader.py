@@ -22,6 +22,7 @@ from remediator.engine.effects import (
     AskPower,
     AskProbes,
     Effect,
+    GiveUpLeadership,
     RaiseNotice,
     RecordDecision,
     StartAction,
@@ -50,6 +51,10 @@ BATCH = 200
 
 class EngineOverrunError(Exception):
     """Observations were lost: the term ends, and the next one begins from a fresh picture."""
+
+
+class LeadershipGivenUpError(Exception):
+    """The engine asks for another leader: the text says why."""
 
 
 class Runner(Protocol):
@@ -185,6 +190,8 @@ class Term:
                     self._ask_probes(effect.node)
                 case WakeAt():
                     self._wake_at = min(self._wake_at, effect.at)
+                case GiveUpLeadership():
+                    raise LeadershipGivenUpError(effect.why)
                 case RaiseNotice():
                     log.warning("notice", seq=effect.seq, text=effect.text)
 

@@ -9,14 +9,19 @@ from collections.abc import Callable
 
 from remediator.engine.chain import GuardRow, Plan
 from remediator.engine.context import Context
-from remediator.engine.incidents import Incident
-from remediator.engine.model import IncidentState, NodeFacts, Verdict
+from remediator.engine.incidents import OWN_NODE, Incident
+from remediator.engine.model import FactKind, IncidentState, NodeFacts, Verdict
 
 GRANT, WAIT, REFUSE = "grant", "wait", "refuse"
 
 EXCLUDE_LABEL = "remediation.medik8s.io/exclude-from-remediation"  # medik8s: value must be "true"
 EXCLUDE_ANNOTATION = "remediator.io/exclude"
+# Nodes with the same value hold replicas of the same data, for storage that says so nowhere else.
+REPLICA_SET_LABEL = "remediator.io/replica-set"
 CLAIM_PREFIX = "remediator-"  # of the holder of a medik8s node lease: the policy's name follows
+
+
+_TAKING_DOWN = frozenset({IncidentState.FENCING, IncidentState.FENCED, IncidentState.RECOVERING})
 
 
 def ask(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> tuple[GuardRow, ...]:
@@ -86,6 +91,8 @@ def _mode(context: Context, _incident: Incident, node: NodeFacts, plan: Plan) ->
 def _inventory(context: Context, _incident: Incident, _node: NodeFacts, _plan: Plan) -> GuardRow:
     if not context.inventory.synced:
         return _wait("inventory", "the lists of nodes, VMs and pods are not complete yet")
+    if FactKind.HANDS_OFF not in context.inventory.synced_kinds:
+        return _wait("inventory", "whether somebody else works on a node is not known yet")
     return _grant("inventory", "complete")
 
 
@@ -111,6 +118,35 @@ def _method(_context: Context, _incident: Incident, node: NodeFacts, plan: Plan)
         why = f"no level of {plan.fence_method} gives a proof that the policy takes here: {taken}"
         return _refuse("fence-method", why)
     return _grant("fence-method", plan.fence_method)
+
+
+def _own_node(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
+    if "fence" in plan.steps and node.name == context.home:
+        if context.identity in incident.yielded_by:
+            why = "it runs this leader, and no other replica took over: start one on another node"
+            return _wait(OWN_NODE, why)
+        return _wait(OWN_NODE, "it runs this leader: another replica must lead before it is fenced")
+    return _grant(OWN_NODE, "another node than the leader's")
+
+
+def _replicas(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
+    if "fence" not in plan.steps:
+        return _grant("storage-replicas", "the plan does not fence")
+    working = {
+        other.subject.name
+        for other in context.state.incidents.values()
+        if other.id != incident.id and other.state in _TAKING_DOWN
+    }
+    for partner, volume in context.inventory.replica_partners(node.name).items():
+        if partner in working:
+            why = f"{partner}, which holds a replica of {volume} as well, is being recovered"
+            return _wait("storage-replicas", why)
+    mine = node.labels.get(REPLICA_SET_LABEL)
+    for name in sorted(working) if mine else ():
+        other = context.inventory.nodes.get(name)
+        if other is not None and other.labels.get(REPLICA_SET_LABEL) == mine:
+            return _wait("storage-replicas", f"{name} of replica set {mine} is being recovered")
+    return _grant("storage-replicas", "no partner of its replicas is being recovered")
 
 
 def _trust(_context: Context, incident: Incident, _node: NodeFacts, plan: Plan) -> GuardRow:
@@ -218,6 +254,8 @@ GUARDS: tuple[Guard, ...] = (
     _control_plane,
     _vms,
     _method,
+    _own_node,
+    _replicas,
     _trust,
     _cooldown,
     _zone_share,

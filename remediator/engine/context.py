@@ -40,11 +40,13 @@ class Context:
         fence_methods: Sequence[FenceMethod],
         *,
         enforce: bool,
+        home: str = "",
     ) -> None:
         self.settings = settings
         self.policies = tuple(policies)
         self.fence_methods = tuple(fence_methods)
         self.enforce = enforce
+        self.home = home  # the node that this daemon runs on, "" where that is not known
         self.inventory = Inventory()
         self.evidence = Evidence(settings.detection, settings.own_health)
         self.state = EngineState()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from remediator.engine import budgets, fencing
 from remediator.engine.chain import DecisionKind, GuardRow, Plan
 from remediator.engine.context import Context
-from remediator.engine.effects import AskPower, AskProbes
+from remediator.engine.effects import AskPower, AskProbes, GiveUpLeadership
 from remediator.engine.evidence import SILENT
 from remediator.engine.execution import start_step
-from remediator.engine.incidents import Incident, Trigger
+from remediator.engine.incidents import OWN_NODE, Incident, Trigger
 from remediator.engine.model import IncidentState, NodeFacts, Verdict, node_subject
 from remediator.engine.planner import make_plan
 from remediator.engine.rules import Match, first_match
@@ -316,6 +316,7 @@ def _withhold(context: Context, incident: Incident, rows: tuple[GuardRow, ...]) 
     key = f"guards:{','.join(names)}"
     if incident.answered == key:
         return
+    yielded = context.identity in incident.yielded_by
     for_good = any(row.answer == budgets.REFUSE and row.guard != "mode" for row in against)
     trigger = Trigger.EXHAUSTED if for_good else Trigger.WITHHELD
     kind = DecisionKind.ESCALATED if for_good else DecisionKind.REFUSED
@@ -333,3 +334,6 @@ def _withhold(context: Context, incident: Incident, rows: tuple[GuardRow, ...]) 
     )
     if not set(names) <= _QUIET_GUARDS:
         context.notice(decision)
+    if names == [OWN_NODE] and not yielded:
+        # Once: where nobody else takes over, we lead again, and the node stays as it is.
+        context.effects.append(GiveUpLeadership(why=against[0].why))

@@ -34,6 +34,12 @@ class AskProbes(Record, frozen=True, kw_only=True, tag_field="effect", tag="ask-
     node: str
 
 
+class GiveUpLeadership(Record, frozen=True, kw_only=True, tag_field="effect", tag="give-up"):
+    """End this term and release the Lease, so that a replica elsewhere leads on."""
+
+    why: str
+
+
 class RaiseNotice(Record, frozen=True, kw_only=True, tag_field="effect", tag="notice"):
     """Tell a human; the record with the same ``seq`` says why."""
 
@@ -47,4 +53,6 @@ class WakeAt(Record, frozen=True, kw_only=True, tag_field="effect", tag="wake"):
     at: float
 
 
-Effect = RecordDecision | StartAction | AskPower | AskProbes | RaiseNotice | WakeAt
+Effect = (
+    RecordDecision | StartAction | AskPower | AskProbes | GiveUpLeadership | RaiseNotice | WakeAt
+)

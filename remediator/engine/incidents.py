@@ -13,6 +13,8 @@ import msgspec
 from remediator.engine.chain import Plan, VmPlan
 from remediator.engine.model import IncidentState, Proof, Subject, Verdict
 
+OWN_NODE = "own-node"  # the guard that keeps a leader from fencing the node that it runs on
+
 
 class InvariantError(Exception):
     """The engine contradicts itself: a bug in remediator, never the cluster's fault."""
@@ -135,6 +137,7 @@ class Incident(msgspec.Struct, kw_only=True):
     step: int = 0  # index into plan.steps
     attempts: dict[str, int] = {}
     retry_at: float = 0.0
+    yielded_by: tuple[str, ...] = ()  # leaders that gave up for it: they ran on this very node
     answered: str = ""  # what was last refused or escalated, so that it is said once
     convicted_at: float = 0.0
     proof: Proof | None = None

@@ -15,6 +15,7 @@ from remediator.engine.model import (
     NodeFacts,
     NodeLeaseFacts,
     PodFacts,
+    ReplicaSetFacts,
     Subject,
     VmFacts,
     VmiFacts,
@@ -47,6 +48,8 @@ class Inventory:
         self.leases: dict[str, NodeLeaseFacts] = {}  # by node
         self.hands_off: dict[Key, HandsOffFacts] = {}
         self.migrations: dict[Key, MigrationFacts] = {}  # in flight
+        self.replica_sets: dict[str, ReplicaSetFacts] = {}
+        self._replica_sets_on: dict[str, set[str]] = defaultdict(set)
         self.synced_kinds: set[FactKind] = set()
         self._vmis_on: dict[str, set[Key]] = defaultdict(set)
         self._pods_on: dict[str, set[Key]] = defaultdict(set)
@@ -93,10 +96,16 @@ class Inventory:
                 vmi_key = (facts.namespace, facts.vmi)
                 self._migrations_of.setdefault(vmi_key, set()).add((facts.namespace, facts.name))
                 return _swap(self.migrations, (facts.namespace, facts.name), facts)
+            case ReplicaSetFacts():
+                old_set = _swap(self.replica_sets, facts.name, facts)
+                self._index_replicas(old_set, facts)
+                return old_set
             case _:
                 assert_never(facts)
 
-    def drop(self, kind: FactKind, namespace: str, name: str, uid: str) -> Facts | None:
+    def drop(  # noqa: PLR0912, C901 - one table per kind
+        self, kind: FactKind, namespace: str, name: str, uid: str
+    ) -> Facts | None:
         """Forget a deleted object; return what was known, or None when it is another by now."""
         key = (namespace, name)
         found: Facts | None
@@ -130,6 +139,10 @@ class Inventory:
                 found = _pop(self.migrations, key, uid)
                 if isinstance(found, MigrationFacts):
                     self._unlist_migration(found)
+            case FactKind.REPLICA_SET:
+                found = _pop(self.replica_sets, name, uid)
+                if isinstance(found, ReplicaSetFacts):
+                    self._index_replicas(found, None)
             case _:
                 assert_never(kind)
         return found
@@ -176,6 +189,21 @@ class Inventory:
     def zone_members(self, zone: str) -> frozenset[str]:
         """Return the names of the nodes in a zone."""
         return frozenset(self._zones.get(zone, ()))
+
+    def replica_partners(self, node: str) -> dict[str, str]:
+        """Return the other nodes that hold a replica of a volume of this one, with its name."""
+        found: dict[str, str] = {}
+        for name in sorted(self._replica_sets_on.get(node, ())):
+            for other in self.replica_sets[name].nodes:
+                if other != node:
+                    found.setdefault(other, name)
+        return found
+
+    def _index_replicas(self, old: ReplicaSetFacts | None, new: ReplicaSetFacts | None) -> None:
+        for node in old.nodes if old is not None else ():
+            self._replica_sets_on[node].discard(old.name if old is not None else "")
+        for node in new.nodes if new is not None else ():
+            self._replica_sets_on[node].add(new.name if new is not None else "")
 
     def _index_vmi(self, old: VmiFacts | None, new: VmiFacts | None) -> None:
         if old is not None and (new is None or old.node != new.node):

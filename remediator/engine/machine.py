@@ -82,9 +82,10 @@ class Engine:
         fence_methods: Sequence[FenceMethod] = (),
         *,
         enforce: bool = False,
+        home: str = "",
     ) -> None:
         self._context = Context(
-            settings or EngineSettings(), policies, fence_methods, enforce=enforce
+            settings or EngineSettings(), policies, fence_methods, enforce=enforce, home=home
         )
         self._takeover = Takeover()
         self._vms = VmWatch(self._context)

@@ -257,6 +257,17 @@ class HandsOffFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Ha
     why: str = ""  # "SelfNodeRemediation … is processing"
 
 
+class ReplicaSetFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="ReplicaSet"):
+    """The nodes that hold the replicas of one replicated volume, as its storage says.
+
+    ``name`` is "STORAGE:VOLUME", since several kinds of storage share this table.
+    """
+
+    name: str
+    uid: str
+    nodes: tuple[str, ...] = ()
+
+
 class MigrationFacts(
     Record, frozen=True, kw_only=True, tag_field="kind", tag="VirtualMachineInstanceMigration"
 ):
@@ -280,6 +291,7 @@ Facts = (
     | NodeLeaseFacts
     | HandsOffFacts
     | MigrationFacts
+    | ReplicaSetFacts
 )
 
 
@@ -296,6 +308,7 @@ class FactKind(enum.StrEnum):
     NODE_LEASE = "NodeMaintenanceLease"
     HANDS_OFF = "HandsOff"
     MIGRATION = "VirtualMachineInstanceMigration"
+    REPLICA_SET = "ReplicaSet"
 
 
 # --- verdicts -------------------------------------------------------------------------------------

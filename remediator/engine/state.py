@@ -9,6 +9,7 @@ import msgspec
 
 from remediator.engine.chain import Decision, DecisionKind, Head
 from remediator.engine.incidents import (
+    OWN_NODE,
     Incident,
     InvariantError,
     Residue,
@@ -99,6 +100,8 @@ def _apply_node(state: EngineState, decision: Decision) -> None:
             }
         case DecisionKind.REFUSED | DecisionKind.ESCALATED if decision.subject.kind == "node":
             incident.answered = decision.stage
+            if any(row.guard == OWN_NODE and row.answer != "grant" for row in decision.guards):
+                incident.yielded_by = (*incident.yielded_by, decision.leader)
             incident.retry_at = decision.retry_at or 0.0
             if decision.stage == "proof-void":
                 incident.proof, incident.contradicted = None, True

@@ -46,9 +46,10 @@ class LonghornInstanceSpec(KubeStruct, frozen=True):
     """``spec`` of an engine or a replica, narrowed."""
 
     node_id: str = msgspec.field(default="", name="nodeID")
+    volume_name: str = ""
 
     def __post_init__(self) -> None:
-        share_fields(self, "node_id")
+        share_fields(self, "node_id", "volume_name")
 
 
 class LonghornReplica(KubeObject, frozen=True):
@@ -60,6 +61,11 @@ class LonghornReplica(KubeObject, frozen=True):
     def node(self) -> str:
         """The node it is on, "" before it was placed."""
         return self.spec.node_id if self.spec else ""
+
+    @property
+    def volume(self) -> str:
+        """The volume that it is a copy of."""
+        return self.spec.volume_name if self.spec else ""
 
 
 class LonghornEngineStatus(KubeStruct, frozen=True):

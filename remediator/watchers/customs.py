@@ -35,6 +35,7 @@ from remediator.watchers.maintenance import (
 )
 from remediator.watchers.outlet import Outlet
 from remediator.watchers.remediations import NodeHealthCheckSink, RemediationSink
+from remediator.watchers.replica_sets import LonghornReplicaSetSink
 from remediator.watchers.statements import Statements
 from remediator.watchers.storage import CsiAddonsSink, StorageNodeSink, StorageVoices
 
@@ -192,7 +193,11 @@ class CustomWatches:
     def _watch_storage(self, outlet: Outlet) -> None:
         view = LonghornView(StorageVoices("longhorn", outlet, self._clock))
         for name, resource, sink in (
-            ("longhorn-replicas", resources.LONGHORN_REPLICAS, LonghornReplicaSink(view)),
+            (
+                "longhorn-replicas",
+                resources.LONGHORN_REPLICAS,
+                All(LonghornReplicaSink(view), LonghornReplicaSetSink(outlet)),
+            ),
             ("longhorn-engines", resources.LONGHORN_ENGINES, LonghornEngineSink(view)),
             ("longhorn-nodes", resources.LONGHORN_NODES, LonghornNodeSink(view)),
             (

@@ -57,5 +57,6 @@ def test_every_guard_is_explained():
         "trust": "power-trust",
         "cooldown": "cool-down",
         "fences": "fences-at-once",
+        "replicas": "storage-replicas",
     }
     assert {public.get(name, name) for name in names} == explained

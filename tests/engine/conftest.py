@@ -12,7 +12,14 @@ import pytest
 
 from remediator.engine import chain
 from remediator.engine.chain import Decision, DecisionKind, Head
-from remediator.engine.effects import AskPower, AskProbes, RaiseNotice, RecordDecision, StartAction
+from remediator.engine.effects import (
+    AskPower,
+    AskProbes,
+    GiveUpLeadership,
+    RaiseNotice,
+    RecordDecision,
+    StartAction,
+)
 from remediator.engine.events import (
     ActionFinished,
     InventorySynced,
@@ -76,6 +83,7 @@ class Cluster:
         self.asked_power: list[str] = []
         self.asked_probes: list[str] = []
         self.notices: list[str] = []
+        self.given_up: list[str] = []
         self.silent: set[str] = set()  # nodes whose kubelet does not renew
         self.handler_silent: set[str] = set()
         self.watching = True  # whether the watches prove progress
@@ -108,6 +116,8 @@ class Cluster:
                     self.asked_power.append(effect.node)
                 case AskProbes():
                     self.asked_probes.append(effect.node)
+                case GiveUpLeadership():
+                    self.given_up.append(effect.why)
                 case RaiseNotice():
                     self.notices.append(effect.text)
                 case _:

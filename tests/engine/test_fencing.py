@@ -6,6 +6,7 @@ import pytest
 
 from remediator.engine import fencing
 from remediator.engine.chain import DecisionKind, Plan, PlanLevel, VmPlan
+from remediator.engine.events import ObjectSeen
 from remediator.engine.inventory import Inventory
 from remediator.engine.model import (
     ClaimFacts,
@@ -13,6 +14,8 @@ from remediator.engine.model import (
     IncidentState,
     OutcomeStatus,
     ProofKind,
+    Reading,
+    ReplicaSetFacts,
     vm_subject,
 )
 from remediator.engine.rules import DiskKind, Policy
@@ -172,3 +175,68 @@ def test_labels_select_the_configuration(make_cluster):
     assert fencing.method_for(cluster.engine.context, "n1").name == "any"
     cluster.node_changes("n1", labels={"rack": "b"})
     assert fencing.method_for(cluster.engine.context, "n1").name == "rack"
+
+
+# --- who must not be fenced now -------------------------------------------------------------------
+
+
+def test_the_node_of_the_leader_is_not_fenced_before_another_leads(make_cluster):
+    cluster = make_cluster(home="n1")
+    cluster.add_vm("db", "n1")
+    cluster.lose("n1")
+    cluster.run(30)
+    assert cluster.actions == []
+    (refused,) = cluster.kinds(DecisionKind.REFUSED)
+    assert "it runs this leader" in refused.why
+    assert len(cluster.given_up) == 1
+    other = cluster.reborn()
+    other.engine_options["home"] = "n2"
+    other.engine.context.home = "n2"
+    other.lead()
+    other.add_vm("db", "n1")
+    other.power("n1", Reading.DOWN)
+    other.until(lambda: other.actions)
+
+
+def test_where_nobody_else_leads_the_own_node_is_held_and_nobody_steps_down_twice(make_cluster):
+    cluster = make_cluster(home="n1")
+    cluster.add_vm("db", "n1")
+    cluster.lose("n1")
+    cluster.run(30)
+    again = cluster.reborn()
+    again.lead()
+    again.add_vm("db", "n1")
+    again.power("n1", Reading.DOWN)
+    again.run(60)
+    assert again.actions == []
+    assert again.given_up == []
+
+
+@pytest.mark.parametrize("known_by", ["storage", "label"])
+def test_partners_of_a_replica_are_recovered_one_after_the_other(make_cluster, known_by):
+    cluster = make_cluster(nodes=9)
+    if known_by == "storage":
+        facts = ReplicaSetFacts(name="longhorn:pvc-1", uid="1", nodes=("n1", "n2"))
+        cluster.handle(ObjectSeen(facts=facts))
+    else:
+        for name in ("n1", "n2"):
+            cluster.node_changes(name, labels={"remediator.io/replica-set": "ceph"})
+    cluster.add_vm("db", "n1")
+    cluster.add_vm("web", "n2")
+    cluster.lose("n1")
+    cluster.lose("n2")
+    cluster.run(60)
+    assert {action.subject.name for action in cluster.actions} == {"n1"}
+    refused = [each for each in cluster.kinds(DecisionKind.REFUSED) if each.subject.name == "n2"]
+    assert "n1" in refused[-1].why
+    assert "storage-replicas" in refused[-1].why
+
+
+def test_nodes_without_common_replicas_do_not_wait_for_each_other(make_cluster):
+    cluster = make_cluster(nodes=9)
+    cluster.add_vm("db", "n1")
+    cluster.add_vm("web", "n2")
+    cluster.lose("n1")
+    cluster.lose("n2")
+    cluster.run(60)
+    assert {action.subject.name for action in cluster.actions} == {"n1", "n2"}
