@@ -1,8 +1,9 @@
 """Prometheus metrics: what a person on call wants to see, with labels whose values are bounded.
 
-No label ever carries a node, VM or pod name: those are in the decision log. Children are bound
-once, because ``labels()`` costs four times the increment itself. Units are seconds; counters end
-in ``_total``. One process has one ``METRICS``; tests make their own with a fresh registry.
+No label carries a VM or pod name: those are in the decision log. Node names stand on the series of
+fence devices alone (``fence_metrics``): they are as many as the cluster has devices. Children are
+bound once, because ``labels()`` costs four times the increment itself. Units are seconds; counters
+end in ``_total``. One process has one ``METRICS``; tests make their own with a fresh registry.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from remediator.engine.chain import Decision, DecisionKind
 from remediator.engine.model import IncidentState, OutcomeStatus, Plane, Reading, Verdict
 from remediator.engine.views import STOPPED
 from remediator.engine.vm_verdicts import TABLE as VM_TABLE
+from remediator.fence_metrics import DeviceSeries, FenceDeviceCollector, check_histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -68,6 +70,8 @@ class Metrics:
         self._make_judging()
         self._make_deciding()
         self._make_plumbing()
+        self._fence_checks = check_histogram(self.registry)
+        self._fence_devices = FenceDeviceCollector(self.registry)
 
     def _make_observing(self) -> None:
         signals = Counter(
@@ -104,12 +108,14 @@ class Metrics:
         }
         dead_letters = Counter(
             "remediator_dead_letters_total",
-            "Refused messages by fate: put on remediator.dead-letter.>, or dropped by its limits.",
+            "Refused messages by fate: sent to remediator.dead-letter.>, of these lost for want of "
+            "room or of an answer, or dropped by the limits of what is sent.",
             ["fate"],
             registry=self.registry,
         )
         self.dead_letters_sent = dead_letters.labels("sent")
         self.dead_letters_dropped = dead_letters.labels("dropped")
+        self.dead_letters_lost = dead_letters.labels("lost")
         probes = Counter(
             "remediator_probes_total",
             "Network probes of this vantage point, by protocol and what they heard.",
@@ -339,6 +345,14 @@ class Metrics:
     def probe(self, protocol: str, heard: str) -> None:
         """Count one network probe."""
         self._probes[protocol, heard].inc()
+
+    def fence_check(self, method: str, took_s: float, *, failed: bool) -> None:
+        """Measure one check of a fence device; methods are a fixed list."""
+        self._fence_checks.labels(method, "failed" if failed else "answered").observe(took_s)
+
+    def fence_table(self, rows: Iterable[DeviceSeries]) -> None:
+        """Show these devices from now on, and no others."""
+        self._fence_devices.show(rows)
 
     def incidents(self, by_state: Mapping[str, int]) -> None:
         """Set the number of open incidents per state; states not named become 0."""

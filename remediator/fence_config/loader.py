@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
-from remediator.documents import DocumentError, Written, read_directory, read_documents
+from remediator.documents import (
+    DocumentError,
+    DocumentProblem,
+    Written,
+    read_directory,
+    read_documents,
+)
 from remediator.fence_config.document import (
     AgentFence,
     AnyDevice,
@@ -63,15 +69,23 @@ def label_keys(configs: Sequence[FenceConfig]) -> frozenset[str]:
     return frozenset(key for config in configs for key in config.spec.nodes.labels)
 
 
+Written_ = Written[FenceConfigDocument]
+
+
+def read_configs(directory: Path) -> tuple[list[Written_], list[DocumentProblem]]:
+    """Read every ``*.yaml`` and ``*.yml`` file; return the sound documents and all faults."""
+    return read_directory(directory, FenceConfigDocument, check, what="FenceConfig")
+
+
 def load_directory(directory: Path) -> list[FenceConfig]:
-    """Read every ``*.yaml`` and ``*.yml`` file, in the order asked: priority, then name.
+    """Read every ``*.yaml`` and ``*.yml`` file, in the order asked.
 
     Raises DocumentError: unreadable files, faults, a name used twice, or no document at all.
     """
-    found, problems = read_directory(directory, FenceConfigDocument, check, what="FenceConfig")
+    found, problems = read_configs(directory)
     if problems:
         raise DocumentError(problems)
-    return sorted(map(_config, found), key=lambda one: (one.spec.priority, one.name))
+    return in_order(map(of_document, found))
 
 
 def load_text(text: str, *, file: str) -> list[FenceConfig]:
@@ -79,10 +93,16 @@ def load_text(text: str, *, file: str) -> list[FenceConfig]:
     found, problems = read_documents(text, file=file, into=FenceConfigDocument, check=check)
     if problems:
         raise DocumentError(problems)
-    return [_config(one) for one in found]
+    return [of_document(one) for one in found]
 
 
-def _config(written: Written[FenceConfigDocument]) -> FenceConfig:
+def in_order(configs: Iterable[FenceConfig]) -> list[FenceConfig]:
+    """Sort configurations as they are asked: by priority (lower first), then by name."""
+    return sorted(configs, key=lambda one: (one.spec.priority, one.name))
+
+
+def of_document(written: Written_) -> FenceConfig:
+    """Return the configuration that a sound document holds."""
     return FenceConfig(
         name=written.name,
         source=written.document.file,

@@ -1,64 +1,56 @@
 """Asking every fence device in peace, so that a broken one is known before it is needed.
 
 Gently: each device once per period of its configuration, spread over the nodes, few at once. What
-is found is a table, not evidence: the power plane's own polls are in ``probes.power``.
+is found is a table, not evidence: the power plane's own polls are in ``probes.power``. A device
+that is another machine's, or that two nodes name, is refused to every fence until it is set right.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import random
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
 import structlog
 
-from remediator.actions.fence import identity
+from remediator.actions.fence.check_rows import (
+    MISCONFIGURED,
+    CheckRow,
+    Claims,
+    FaultKind,
+    Key,
+)
 from remediator.actions.fence.devices import FenceDevices
 from remediator.actions.fence.driver import Checked, FenceDriver, Target
+from remediator.actions.fence.places import place_of
 from remediator.clock import Clock
 from remediator.engine.model import Reading
 from remediator.fence_config.loader import FenceConfig
+from remediator.logs import redact
+from remediator.metrics import METRICS, Metrics
 from remediator.power import PowerReading
 
 log = structlog.get_logger(__name__)
 
 AT_ONCE: Final = 8  # BMCs are slow, and some of them share a switch or a service
-DEADLINE_S: Final = 20.0  # for one check: agents may need a login and a status
-_LOOK_S: Final = 5.0  # how soon a new node is noticed
+# For one check: an agent may try two ciphers, eight seconds each, and ask for the identity.
+DEADLINE_S: Final = 30.0
+_LOOK_S: Final = 5.0  # how soon a new node or configuration is noticed
+_PERIOD_S: Final = 300.0  # where a node has no configuration (yet)
+# A healthy kubelet renews its lease every 10 s with 4 % jitter: so long after a device said off,
+# a node that lives has renewed.
+_RENEWS_WITHIN_S: Final = 12.0
 
-Nodes = Callable[[], Iterable[tuple[Target, dict[str, str]]]]  # each node with its labels
-
-
-class CheckRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What one device of one node said last. Times are our clock, 0.0 for never."""
-
-    node: str
-    config: str
-    device: str
-    method: str  # "redfish", "agent", …
-    level: int  # counted from 1
-    source: str
-    power: str  # "on", "off", "unknown"
-    owner: str  # "matches", "differs", "unknown"
-    identity: str
-    fault: str  # empty: well
-    detail: str
-    asked_at: float
-    took_s: float
-    good_at: float  # when it was last without fault
-
-    @property
-    def well(self) -> bool:
-        """Whether it could be used now."""
-        return not self.fault
+Node = tuple[Target, dict[str, str]]  # with its labels
+Nodes = Callable[[], Iterable[Node]]
+# When we last saw a node renew its lease, None for never.
+LastBeat = Callable[[str], tuple[str, float] | None]
 
 
 class FenceChecks:
-    """Keeps the table. ``run`` works until cancelled; ``check_now`` may be called at any time."""
+    """Keeps the table. ``run`` works until cancelled; ``check_now`` may be called meanwhile."""
 
     def __init__(
         self,
@@ -67,27 +59,42 @@ class FenceChecks:
         clock: Clock,
         *,
         rng: random.Random,
-        on_change: Callable[[CheckRow], None] = lambda _row: None,
+        last_beat: LastBeat = lambda _node: None,
+        metrics: Metrics = METRICS,
     ) -> None:
         self._devices = devices
         self._nodes = nodes
         self._clock = clock
         self._rng = rng
-        self._on_change = on_change
-        self._rows: dict[tuple[str, str, str], CheckRow] = {}
-        self._due: list[tuple[float, str]] = []
-        self._known: set[str] = set()
+        self._last_beat = last_beat
+        self._metrics = metrics
+        self._rows: dict[Key, CheckRow] = {}
+        self._claims = Claims()
+        self._refusals: dict[Key, str] = {}
+        devices.refusals = self._refusals
+        self._known: dict[str, FenceConfig | None] = {}
+        self._due: dict[str, float] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     def rows(self, nodes: Iterable[str] = ()) -> list[CheckRow]:
-        """Return the table, of these nodes or of all, by node, level and device."""
+        """Return the table, of these nodes or of all, by node, level and device.
+
+        A device that was not asked yet has ``asked_at`` 0.
+        """
         wanted = set(nodes)
-        found = (row for row in self._rows.values() if not wanted or row.node in wanted)
+        found: list[CheckRow] = []
+        for target, labels in self._nodes():
+            if not wanted or target.node in wanted:
+                config = self._devices.config_for(target.node, labels)
+                blank = _blank_rows(config, target.node) if config is not None else ()
+                found += (self._rows.get(row.key, row) for row in blank)
         return sorted(found, key=lambda row: (row.node, row.level, row.device))
 
     async def check_now(self, nodes: Iterable[str] = ()) -> list[CheckRow]:
         """Ask the devices of these nodes (of all, if none is named) now, and return their rows."""
         wanted = set(nodes)
+        self._adopt({target.node: (target, labels) for target, labels in self._nodes()})
         async with asyncio.TaskGroup() as tasks:
             for target, labels in list(self._nodes()):
                 if not wanted or target.node in wanted:
@@ -95,95 +102,189 @@ class FenceChecks:
         return self.rows(wanted)
 
     async def run(self) -> None:
-        """Ask in peace, for ever."""
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                now = self._clock.now()
-                known = {target.node: (target, labels) for target, labels in self._nodes()}
-                self._adopt(known, now)
-                while self._due and self._due[0][0] <= now:
-                    _, node = heapq.heappop(self._due)
-                    if node not in known:
-                        continue
-                    tasks.create_task(self._check_node(*known[node]), name=f"fence-check-{node}")
-                    self._schedule(node, now, known[node][1], spread=False)
-                next_at = self._due[0][0] if self._due else now + _LOOK_S
-                await asyncio.sleep(min(_LOOK_S, max(0.0, next_at - now)))
+        """Ask in peace, until cancelled; what is known then is forgotten: another will lead."""
+        known: dict[str, Node] = {}
+        self._due, self._known = {}, {}
+        look_at = 0.0
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    now = self._clock.now()
+                    if now >= look_at:
+                        look_at = now + _LOOK_S
+                        known = {target.node: (target, labels) for target, labels in self._nodes()}
+                        self._adopt(known)
+                        self._metrics.fence_table(self._rows.values())
+                    for node in [node for node, at in self._due.items() if at <= now]:
+                        self._schedule(node, self._rng.uniform(0.9, 1.1))
+                        # Known by a question meanwhile, or slower than its period: not now.
+                        if node in known and not self._lock(node).locked():
+                            asking = self._check_node(*known[node])
+                            tasks.create_task(asking, name=f"fence-check-{node}")
+                    next_at = min(self._due.values(), default=look_at)
+                    await asyncio.sleep(max(0.0, min(look_at, next_at) - now))
+        finally:
+            self._rows.clear()
+            self._claims = Claims()
+            self._metrics.fence_table(())
 
-    def _adopt(self, known: dict[str, tuple[Target, dict[str, str]]], now: float) -> None:
-        for node in sorted(known.keys() - self._known):
-            self._schedule(node, now, known[node][1], spread=True)
-        for key in [key for key in self._rows if key[0] not in known]:
+    def _adopt(self, known: dict[str, Node]) -> None:
+        """Take in new nodes and new configurations, and forget those that are gone."""
+        fitting = {
+            node: self._devices.config_for(node, labels) for node, (_, labels) in known.items()
+        }
+        changed = [
+            node for node, config in fitting.items() if self._known.get(node, _NEW) is not config
+        ]
+        if not changed and fitting.keys() == self._known.keys():
+            return
+        self._known = fitting
+        for node in changed:
+            self._schedule(node, self._rng.uniform(0.0, 1.0))
+        for node in self._due.keys() - known.keys():
+            del self._due[node]
+            self._asking.pop(node, None)
+        places = {
+            row.key: place_of(config.device(row.device), node)
+            for node, config in fitting.items()
+            if config is not None
+            for row in _blank_rows(config, node)
+        }
+        for key in self._rows.keys() - places.keys():
             del self._rows[key]
-        self._known = set(known)
+        self._claims.configured(places)
+        self._refusals.clear()
+        self._judge(places)
 
-    def _schedule(self, node: str, now: float, labels: dict[str, str], *, spread: bool) -> None:
-        config = self._devices.config_for(node, labels)
-        period_s = config.spec.check_period_s if config is not None else 300.0
-        share = self._rng.uniform(0.0, 1.0) if spread else self._rng.uniform(0.9, 1.1)
-        heapq.heappush(self._due, (now + period_s * share, node))
+    def _schedule(self, node: str, share: float) -> None:
+        config = self._known.get(node)
+        period_s = config.spec.check_period_s if config is not None else _PERIOD_S
+        self._due[node] = self._clock.now() + period_s * share
+
+    def _lock(self, node: str) -> asyncio.Lock:
+        return self._asking.setdefault(node, asyncio.Lock())
 
     async def _check_node(self, target: Target, labels: dict[str, str]) -> None:
         config = self._devices.config_for(target.node, labels)
         if config is None:
             return
-        for level, one in enumerate(config.spec.levels):
-            for name, driver in zip(one.devices, self._devices.drivers(config, level), strict=True):
-                async with self._at_once:
-                    await self._check(config, level, name, driver, target)
+        async with self._lock(target.node):
+            for blank in _blank_rows(config, target.node):
+                (driver,) = (
+                    each
+                    for each in self._devices.drivers(config, blank.level - 1)
+                    if each.name == blank.device
+                )
+                row = await self._ask(blank, driver, target)
+                if self._devices.config(config.name) is not config:
+                    return  # another configuration took its place meanwhile
+                self._take(row)
 
-    async def _check(
-        self, config: FenceConfig, level: int, name: str, driver: FenceDriver, target: Target
-    ) -> None:
-        asked_at = self._clock.now()
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                checked = await driver.check(target)
-        except TimeoutError:
-            checked = _failed(driver, target, f"no answer within {DEADLINE_S:g} s")
-        except Exception as error:  # noqa: BLE001 - a device's fault is a row, not the checks' end
-            checked = _failed(driver, target, f"{type(error).__name__}: {error}")
-        key = (target.node, config.name, name)
-        before = self._rows.get(key)
-        method = str(type(config.device(name)).__struct_config__.tag)
-        fault = checked.fault or self._claimed_twice(key, driver.source(target.node), checked)
-        now = self._clock.now()
-        row = CheckRow(
-            node=target.node,
-            config=config.name,
-            device=name,
-            method=method,
-            level=level + 1,
+    async def _ask(self, blank: CheckRow, driver: FenceDriver, target: Target) -> CheckRow:
+        async with self._at_once:
+            asked_at = self._clock.now()
+            checked = await _check(driver, target)
+            took_s = self._clock.now() - asked_at
+        self._metrics.fence_check(blank.method, took_s, failed=bool(checked.fault))
+        row = msgspec.structs.replace(
+            blank,
             source=driver.source(target.node),
             power={Reading.UP: "on", Reading.DOWN: "off"}.get(checked.power.reading, "unknown"),
             owner=checked.owner,
-            identity=checked.identity,
-            fault=fault,
-            detail=checked.power.detail,
+            identity=redact(checked.identity),
+            detail=redact(checked.power.detail),
             asked_at=asked_at,
-            took_s=now - asked_at,
-            good_at=(before.good_at if before is not None else 0.0) if fault else now,
+            took_s=took_s,
         )
-        self._rows[key] = row
-        if before is None or before.fault != row.fault:
-            _tell(row, before)
-            self._on_change(row)
+        fault, kind = redact(checked.fault), FaultKind.NO_ANSWER
+        if checked.owner == "differs":
+            kind = FaultKind.WRONG_MACHINE
+        elif not fault and checked.power.reading is Reading.DOWN:
+            async with self._at_once:
+                fault, kind = await self._contradicted(driver, target), FaultKind.CONTRADICTED
+        return msgspec.structs.replace(row, fault=fault, kind=kind if fault else FaultKind.NONE)
 
-    def _claimed_twice(self, key: tuple[str, str, str], source: str, checked: Checked) -> str:
-        """Say that another node's device is the same one: one of them would fence the other."""
-        by_place: dict[str, set[str]] = defaultdict(set)
-        unique = identity.parse(checked.identity.partition(" ")[0])
-        for other, row in self._rows.items():
-            if other[0] == key[0]:
-                continue
-            same_place = row.source == source and row.method in ("redfish", "agent")
-            theirs = identity.parse(row.identity.partition(" ")[0])
-            if same_place or (unique is not None and unique == theirs):
-                by_place[row.source].add(other[0])
-        nodes = sorted(set().union(*by_place.values())) if by_place else []
-        if not nodes:
+    async def _contradicted(self, driver: FenceDriver, target: Target) -> str:
+        """Say that a device says off of a node that lives; "" where that cannot be said."""
+        said_at = self._clock.now()
+        beat = self._last_beat(target.node)
+        if beat is None or said_at - beat[1] >= _RENEWS_WITHIN_S:
             return ""
-        return f"{', '.join(nodes[:3])} and {key[0]} name the same device: one fences the other"
+        await asyncio.sleep(_RENEWS_WITHIN_S)
+        beat = self._last_beat(target.node)
+        if beat is None or beat[1] <= said_at:
+            return ""
+        again = await _check(driver, target)
+        if again.power.reading is not Reading.DOWN:
+            return ""
+        return f"it says off while {target.node} renews its lease: another machine's, or it lies"
+
+    def _take(self, row: CheckRow) -> None:
+        """Put a device's answer into the table, and see what it means for the others'."""
+        before = self._rows.get(row.key)
+        if row.kind is FaultKind.NO_ANSWER and before is not None and before.kind in MISCONFIGURED:
+            # Silence does not say that it was set right.
+            row = msgspec.structs.replace(
+                row,
+                kind=before.kind,
+                fault=before.fault,
+                detail=row.fault,
+                identity=before.identity,
+                owner=before.owner,
+            )
+        good_at = before.good_at if before is not None else 0.0
+        if not row.fault:
+            good_at = row.asked_at + row.took_s
+        self._rows[row.key] = msgspec.structs.replace(row, good_at=good_at)
+        self._judge(self._claims.says(row.key, row.identity))
+        now = self._rows[row.key]
+        if before is None or now.fault != before.fault:
+            _tell(now, new=before is None)
+
+    def _judge(self, keys: Iterable[Key]) -> None:
+        """Refuse the devices that are not their node's own, and allow them when they are again."""
+        for key in keys:
+            claimed, row = self._claims.why(key), self._rows.get(key)
+            refusal = claimed
+            if row is not None:
+                if claimed and row.kind is not FaultKind.WRONG_MACHINE:
+                    row = msgspec.structs.replace(row, kind=FaultKind.CLAIMED_TWICE, fault=claimed)
+                elif row.kind is FaultKind.CLAIMED_TWICE and not claimed:
+                    silent = row.detail if row.power == "unknown" else ""
+                    kind = FaultKind.NO_ANSWER if silent else FaultKind.NONE
+                    row = msgspec.structs.replace(row, kind=kind, fault=silent)
+                self._rows[key] = row
+                refusal = row.fault if row.kind in MISCONFIGURED else ""
+            if refusal:
+                self._refusals[key] = refusal
+            else:
+                self._refusals.pop(key, None)
+
+
+_NEW: Final = object()  # not None, which is a node without a configuration
+
+
+def _blank_rows(config: FenceConfig, node: str) -> Iterator[CheckRow]:
+    """Yield one row for each device of a node, each at the first level that uses it."""
+    seen: set[str] = set()
+    for level, one in enumerate(config.spec.levels, 1):
+        for name in one.devices:
+            if name not in seen:
+                seen.add(name)
+                method = str(type(config.device(name)).__struct_config__.tag)
+                yield CheckRow(
+                    node=node, config=config.name, device=name, method=method, level=level
+                )
+
+
+async def _check(driver: FenceDriver, target: Target) -> Checked:
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            return await driver.check(target)
+    except TimeoutError:
+        return _failed(driver, target, f"no answer within {DEADLINE_S:g} s")
+    except Exception as error:  # noqa: BLE001 - a device's fault is a row, not the checks' end
+        return _failed(driver, target, f"{type(error).__name__}: {error}")
 
 
 def _failed(driver: FenceDriver, target: Target, why: str) -> Checked:
@@ -193,14 +294,9 @@ def _failed(driver: FenceDriver, target: Target, why: str) -> Checked:
     )
 
 
-def _tell(row: CheckRow, before: CheckRow | None) -> None:
+def _tell(row: CheckRow, *, new: bool) -> None:
+    place = {"node": row.node, "config": row.config, "device": row.device, "source": row.source}
     if row.fault:
-        log.warning(
-            "fence_device_faulty",
-            node=row.node,
-            device=row.device,
-            source=row.source,
-            why=row.fault,
-        )
-    elif before is not None:
-        log.info("fence_device_well_again", node=row.node, device=row.device, source=row.source)
+        log.warning("fence_device_faulty", **place, kind=row.kind.value, why=row.fault)
+    elif not new:
+        log.info("fence_device_well_again", **place)

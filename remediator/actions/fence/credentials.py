@@ -65,10 +65,7 @@ class StoredLogins:
         """Read the login anew, so that a rotated secret counts at once or within half a minute."""
         if self._source.secret is not None:
             return await self._from_secret(self._source.secret)
-        username = self._source.username or _read(self._source.username_file)
-        password = _read(self._source.password_file)
-        register_secret(password)
-        return Login(username=username, password=password)
+        return _from_files(self._source)
 
     async def _from_secret(self, keys: SecretKeys) -> Login:
         now = self._clock.now()
@@ -93,6 +90,19 @@ class StoredLogins:
         login = Login(username=username, password=password)
         self._kept = (now, login)
         return login
+
+
+def check_files(source: Credentials) -> None:
+    """See that a login can be read now, where it stands in files. Raises CredentialsError."""
+    if source.secret is None:
+        _from_files(source)
+
+
+def _from_files(source: Credentials) -> Login:
+    username = source.username or _read(source.username_file)
+    password = _read(source.password_file)
+    register_secret(password)
+    return Login(username=username, password=password)
 
 
 def _read(file: str) -> str:

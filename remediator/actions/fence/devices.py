@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -20,6 +21,27 @@ log = structlog.get_logger(__name__)
 
 # Besides the devices' own time: the last looks, and waiting for a turn on a shared device.
 _AROUND_S: Final = 10.0
+# A fence that had begun when its configuration was replaced keeps its devices: its own time and so
+# much more, for a queue on a shared device.
+_RETIRED_S: Final = 600.0
+
+
+class _Equipped:
+    """One configuration, with a driver and a queue for each of its devices."""
+
+    def __init__(self, config: FenceConfig, factory: DriverFactory, old: _Equipped | None) -> None:
+        self.config = config
+        self.gone_at = 0.0  # when another took its place, plus the time that a fence may take
+        self.drivers: dict[str, FenceDriver] = {}
+        self.turns: dict[str, asyncio.Semaphore] = {}
+        for device in config.spec.devices:
+            kept = old is not None and device in old.config.spec.devices
+            if old is not None and kept:
+                self.drivers[device.name] = old.drivers[device.name]
+                self.turns[device.name] = old.turns[device.name]
+            else:
+                self.drivers[device.name] = factory.build(device)
+                self.turns[device.name] = asyncio.Semaphore(device.concurrency)
 
 
 class FenceDevices:
@@ -32,23 +54,66 @@ class FenceDevices:
     def __init__(
         self, configs: Sequence[FenceConfig], clock: Clock, factory: DriverFactory | None = None
     ) -> None:
+        self._clock = clock
+        self._factory = factory or DriverFactory(clock)
+        self._current = self._equip(configs, {})
+        self._retired: list[_Equipped] = []
+        # (node, configuration, device) -> why it must not be used for this node: it is not its.
+        self.refusals: Mapping[tuple[str, str, str], str] = {}
+
+    @property
+    def configs(self) -> tuple[FenceConfig, ...]:
+        """The configurations, in the order in which they are asked."""
+        return tuple(each.config for each in self._current.values())
+
+    async def replace(self, configs: Sequence[FenceConfig]) -> bool:
+        """Take other configurations from now on; tell whether anything changed.
+
+        What did not change keeps its drivers and their connections, and a fence that is under way
+        goes on with the devices that it began with. Raises ValueError, and changes nothing, where
+        two share a name.
+        """
+        before = self._current
+        after = self._equip(configs, before)
+        if list(after.values()) == list(before.values()):
+            return False
+        self._current = after
+        now = self._clock.now()
+        for name, each in before.items():
+            if after.get(name) is not each:
+                levels = range(len(each.config.spec.levels))
+                each.gone_at = now + _RETIRED_S + max(map(partial(_deadline_s, each), levels))
+                self._retired.append(each)
+        await self._close([each for each in self._retired if each.gone_at <= now])
+        return True
+
+    def _equip(
+        self, configs: Sequence[FenceConfig], before: Mapping[str, _Equipped]
+    ) -> dict[str, _Equipped]:
         names = [config.name for config in configs]
         if len(set(names)) != len(names):
             raise ValueError(f"two fence configurations share a name: {', '.join(sorted(names))}")
-        factory = factory or DriverFactory(clock)
-        self.configs = tuple(configs)
-        self._clock = clock
-        self._drivers: dict[tuple[str, str], FenceDriver] = {}
-        self._turns: dict[tuple[str, str], asyncio.Semaphore] = {}
+        made: dict[str, _Equipped] = {}
         for config in configs:
-            for device in config.spec.devices:
-                key = (config.name, device.name)
-                self._drivers[key] = factory.build(device)
-                self._turns[key] = asyncio.Semaphore(device.concurrency)
+            old = before.get(config.name)
+            same = old is not None and old.config == config
+            made[config.name] = old if old and same else _Equipped(config, self._factory, old)
+        return made
+
+    def _of(self, config: FenceConfig) -> _Equipped:
+        """Return the equipment of a configuration that was ours a moment ago, at least."""
+        for each in (*self._current.values(), *reversed(self._retired)):
+            if each.config is config:
+                return each
+        return next(
+            each
+            for each in (*self._current.values(), *reversed(self._retired))
+            if each.config == config
+        )
 
     def methods(self) -> tuple[FenceMethod, ...]:
         """Return what the engine has to know of each configuration."""
-        return tuple(self._method(config) for config in self.configs)
+        return tuple(map(self._method, self._current.values()))
 
     def config_for(self, node: str, labels: dict[str, str]) -> FenceConfig | None:
         """Return the configuration that fences this node, None where there is none."""
@@ -62,7 +127,8 @@ class FenceDevices:
         """Return the drivers of one level, or of all devices in the order of the levels."""
         levels = config.spec.levels if level is None else config.spec.levels[level : level + 1]
         names = dict.fromkeys(name for one in levels for name in one.devices)
-        return [self._drivers[config.name, name] for name in names]
+        equipped = self._of(config)
+        return [equipped.drivers[name] for name in names]
 
     def proof(self, config: FenceConfig, level: int) -> ProofKind:
         """Return what a level proves: the weakest of its devices' proofs."""
@@ -85,8 +151,9 @@ class FenceDevices:
             drivers = [each for each in self.drivers(config, level) if each.tells_power]
             if not drivers:
                 continue
-            checks = await asyncio.gather(*(each.check(target) for each in drivers))
-            readings = [one.power for one in checks]
+            readings = await asyncio.gather(
+                *(self._read_power(config, each, target) for each in drivers)
+            )
             together = _together(readings)
             if together.reading is not Reading.UNKNOWN:
                 return together
@@ -146,21 +213,52 @@ class FenceDevices:
 
     async def close(self) -> None:
         """Close every device's connections."""
-        for driver in self._drivers.values():
+        self._retired += self._current.values()
+        self._current = {}
+        await self._close(list(self._retired))
+
+    async def _close(self, retired: Sequence[_Equipped]) -> None:
+        self._retired = [each for each in self._retired if each not in retired]
+        used = {
+            id(driver)
+            for each in (*self._current.values(), *self._retired)
+            for driver in each.drivers.values()
+        }
+        unused = {id(each): each for one in retired for each in one.drivers.values()}
+        for driver in (driver for number, driver in unused.items() if number not in used):
             await driver.close()
+
+    async def _read_power(
+        self, config: FenceConfig, driver: FenceDriver, target: Target
+    ) -> PowerReading:
+        refusal = self.refusals.get((target.node, config.name, driver.name))
+        if refusal:
+            return PowerReading(
+                reading=Reading.UNKNOWN,
+                source=driver.source(target.node),
+                detail=f"configuration fault: {refusal}",
+            )
+        return (await driver.check(target)).power
 
     async def _take_down(
         self, config: FenceConfig, name: str, target: Target, order: Order
     ) -> Down | NotDown:
         """One device, in its turn, after its delay, again as often as configured."""
-        device, driver = config.device(name), self._drivers[config.name, name]
+        equipped, device = self._of(config), config.device(name)
+        driver = equipped.drivers[name]
+        refusal = self.refusals.get((target.node, config.name, name))
+        if refusal:
+            return NotDown(
+                source=driver.source(target.node),
+                detail=f"configuration fault, nothing was sent: {refusal}",
+            )
         answer: Down | NotDown = NotDown(
             source=driver.source(target.node),
             detail="other orders on this device took all the time",
         )
         try:
             async with asyncio.timeout(order.deadline_at - self._clock.now()) as waiting:
-                async with self._turns[config.name, name]:
+                async with equipped.turns[name]:
                     waiting.reschedule(None)
                     await asyncio.sleep(device.delay_s)
                     for _ in range(1 + device.retries):
@@ -171,7 +269,8 @@ class FenceDevices:
             log.warning("fence_device_busy", config=config.name, device=name, node=target.node)
         return answer
 
-    def _method(self, config: FenceConfig) -> FenceMethod:
+    def _method(self, equipped: _Equipped) -> FenceMethod:
+        config = equipped.config
         return FenceMethod(
             name=config.name,
             nodes=config.spec.nodes.names or ("*",),
@@ -180,7 +279,7 @@ class FenceDevices:
                 FenceLevel(
                     name=" and ".join(level.devices),
                     attempts=level.attempts,
-                    deadline_s=self._deadline_s(config, at),
+                    deadline_s=_deadline_s(equipped, at),
                     proof=self.proof(config, at),
                 )
                 for at, level in enumerate(config.spec.levels)
@@ -189,12 +288,13 @@ class FenceDevices:
             leaves_objects=any(each.leaves_objects for each in self.drivers(config)),
         )
 
-    def _deadline_s(self, config: FenceConfig, level: int) -> float:
-        names = config.spec.levels[level].devices
-        return _AROUND_S + max(
-            config.device(name).delay_s + self._drivers[config.name, name].timeout_s
-            for name in names
-        )
+
+def _deadline_s(equipped: _Equipped, level: int) -> float:
+    config = equipped.config
+    return _AROUND_S + max(
+        config.device(name).delay_s + equipped.drivers[name].timeout_s
+        for name in config.spec.levels[level].devices
+    )
 
 
 def _together(readings: Sequence[PowerReading]) -> PowerReading:

@@ -57,7 +57,7 @@ class DriverFactory:
         self._client = client
         self._namespace = namespace
         self._http = http
-        self._metadata = metadata or {}
+        self._metadata = metadata if metadata is not None else {}  # read on, as more is known
 
     def build(self, device: AnyDevice) -> FenceDriver:
         """Return the driver of one device. Raises NoClusterError."""

@@ -1,0 +1,94 @@
+"""Fence configurations from a directory and from the shorthand, checked before a daemon starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from remediator.actions.fence.agent_catalog import AgentCatalog, programs
+from remediator.actions.fence.credentials import CredentialsError, check_files
+from remediator.documents import DocumentError, DocumentProblem
+from remediator.fence_config.document import AnyDevice, Credentials, SecretKeys
+from remediator.fence_config.loader import FenceConfig, in_order, of_document, read_configs
+
+
+class Linted(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory's sound documents, all faults, and what could not be checked here."""
+
+    configs: tuple[FenceConfig, ...]
+    problems: tuple[DocumentProblem, ...]
+    unchecked: tuple[DocumentProblem, ...]  # agents that are not installed
+
+
+async def lint(directory: Path, catalog: AgentCatalog) -> Linted:
+    """Read a directory and hold its agents' parameters against the agents themselves."""
+    found, problems = read_configs(directory)
+    await catalog.read(programs(one.value.spec for one in found))
+    unchecked: list[DocumentProblem] = []
+    for one in found:
+        problems += [one.place(each.path, each.text) for each in catalog.faults(one.value.spec)]
+        unchecked += [one.place(each.path, each.text) for each in catalog.missing(one.value.spec)]
+    return Linted(
+        configs=tuple(in_order(map(of_document, found))),
+        problems=tuple(sorted(problems)),
+        unchecked=tuple(sorted(unchecked)),
+    )
+
+
+async def load(
+    directory: Path | None, shorthand: Sequence[FenceConfig], catalog: AgentCatalog
+) -> list[FenceConfig]:
+    """Return all configurations of the daemon in the order asked; without a directory, as given.
+
+    The shorthand comes first, in its own order, as it was before there were directories. Raises
+    DocumentError: all faults, an agent that is not installed, a name that both places use.
+    """
+    if directory is None:
+        return list(shorthand)
+    linted = await lint(directory, catalog)
+    problems = [*linted.problems, *linted.unchecked]
+    taken = {one.name for one in shorthand}
+    problems += [
+        DocumentProblem(one.source, 0, 0, "metadata.name", f"{one.name!r} is in fence.devices, too")
+        for one in linted.configs
+        if one.name in taken
+    ]
+    if problems:
+        raise DocumentError(problems)
+    return [*shorthand, *linted.configs]
+
+
+def check_logins(configs: Sequence[FenceConfig]) -> None:
+    """See that every login that stands in files can be read now; keep the passwords unlogged.
+
+    Raises CredentialsError, which says whose it is.
+    """
+    for config, device, credentials in _logins(configs):
+        try:
+            check_files(credentials)
+        except CredentialsError as error:
+            raise CredentialsError(f"{config.source}: device {device.name!r}: {error}") from error
+
+
+def secrets_named(configs: Sequence[FenceConfig], namespace: str) -> list[SecretKeys]:
+    """Return the Secrets that these configurations name, each once; ``namespace`` is our own."""
+    found = {
+        (keys.namespace or namespace, keys.name): keys
+        for _, _, credentials in _logins(configs)
+        if (keys := credentials.secret) is not None
+    }
+    return [
+        msgspec.structs.replace(keys, namespace=place) for (place, _), keys in sorted(found.items())
+    ]
+
+
+def _logins(
+    configs: Sequence[FenceConfig],
+) -> Iterator[tuple[FenceConfig, AnyDevice, Credentials]]:
+    for config in configs:
+        for device in config.spec.devices:
+            credentials = getattr(device, "credentials", None)
+            if isinstance(credentials, Credentials):
+                yield config, device, credentials
