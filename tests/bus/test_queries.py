@@ -109,8 +109,14 @@ async def test_it_listens_again_after_the_server_was_killed(connection, watched,
         await answerer.listening.wait()
         os.kill(watched.pid, signal.SIGKILL)
         await until(lambda: not answerer.listening.is_set(), 20)
-        await until(answerer.listening.is_set, 30)
-        assert await ask(connection, SUBJECT, b"back?", timeout_s=5) == b"BACK?"
+        async with asyncio.timeout(40):
+            while True:
+                try:
+                    assert await ask(connection, SUBJECT, b"back?", timeout_s=5) == b"BACK?"
+                except BusUnavailableError:
+                    await asyncio.sleep(0.05)  # the connection may break once more on its way back
+                else:
+                    break
 
 
 async def test_a_round_trip_ends_in_time_while_nats_stands_still(connection, server, pause):
