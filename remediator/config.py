@@ -64,8 +64,13 @@ class ElectionSection(Section, frozen=True, kw_only=True):
 
 
 class FenceSettings(Section, frozen=True, kw_only=True):
-    """The devices that power nodes off; the first whose patterns match a node is that node's."""
+    """The devices that power nodes off; the first whose patterns match a node is that node's.
 
+    ``devices`` is a shorthand for BMCs that speak Redfish; every other method, levels and selectors
+    need FenceConfig documents: in the files of the directory ``configs``, or in the cluster.
+    """
+
+    configs: str = ""  # directory of FenceConfig files; empty: none
     devices: tuple[RedfishDevice, ...] = ()
 
 
@@ -253,6 +258,10 @@ def _complete(settings: Settings, environ: Mapping[str, str]) -> Settings:
         identity=settings.identity or socket.gethostname(),
         data_dir=str(data_dir),
         policies=str(Path(settings.policies or shipped_directory()).absolute()),
+        fence=msgspec.structs.replace(
+            settings.fence,
+            configs=settings.fence.configs and str(Path(settings.fence.configs).absolute()),
+        ),
         nats=nats,
         journal=JournalSettings(path=str(data_dir / (settings.journal.path or "journal.sqlite"))),
     )

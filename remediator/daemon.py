@@ -17,7 +17,11 @@ import structlog
 from aiohttp import web
 
 from remediator import process
+from remediator.actions.fence.agent_catalog import AgentCatalog
+from remediator.actions.fence.credentials import CredentialsError
 from remediator.actions.fence.devices import FenceDevices
+from remediator.actions.fence.drivers import DriverFactory
+from remediator.actions.fence.loading import check_logins, load, unreadable_secrets
 from remediator.api.app import make_app, serving
 from remediator.bus.ask_channel import NatsAskChannel
 from remediator.bus.connection import BusConnection, JetStreamError, connect
@@ -31,8 +35,10 @@ from remediator.bus.settings import EMBEDDED, NatsConfigError
 from remediator.bus.streams import StreamUnfitError, ensure_all
 from remediator.clock import Clock
 from remediator.config import Settings
+from remediator.documents import DocumentError
 from remediator.engine.chain import ChainError
 from remediator.exit_codes import ExitCode
+from remediator.fence_config.loader import FenceConfig
 from remediator.fence_config.shorthand import from_device
 from remediator.fence_settings import RedfishDevice
 from remediator.health import measure, readiness
@@ -47,7 +53,7 @@ from remediator.kube.objects import NODES
 from remediator.kube.transport import TransportError
 from remediator.logs import register_secret
 from remediator.own_health import LoopLag, Senses
-from remediator.policy.loader import PolicyError, load_directory
+from remediator.policy.loader import load_directory
 from remediator.probes.socket_dial import SocketDial
 from remediator.process import Endings, raise_file_limit
 from remediator.replica import Doors, Replica, ReplicaSettings
@@ -72,7 +78,7 @@ LAST_LOOK_S = 5.0  # for the projector to find a broken link that the replica fo
 
 # What ends the daemon with a clear line, and the exit code that it ends with.
 _ENDINGS: Endings = (
-    (PolicyError, ExitCode.USAGE),
+    (DocumentError, ExitCode.USAGE),  # policies and fence configurations
     (ListenError, ExitCode.USAGE),
     (SecretFileError, ExitCode.USAGE),
     (NatsConfigError, ExitCode.USAGE),
@@ -101,13 +107,20 @@ async def _run(settings: Settings) -> None:
     policies = load_directory(Path(settings.policies))
     for number, device in enumerate(settings.fence.devices):
         _check_password(number, device)
+    catalog = AgentCatalog()
+    fence_configs = await _load_fence_configs(settings, catalog)
     async with AsyncExitStack() as stack:
         cluster = await _open_cluster(settings, stack)
         connection, server = await _open_bus(settings, stack)
         journal = NatsJournal(connection, rng=rng)
         store = await DecisionStore.open(Path(settings.journal.path))
         stack.push_async_callback(store.close)
-        devices = FenceDevices([from_device(device) for device in settings.fence.devices], clock)
+        kube = KubeClient(cluster)
+        namespace = settings.kube.namespace
+        for why in await unreadable_secrets(fence_configs, kube, clock, namespace):
+            log.warning("fence_login_unreadable", why=why)  # RBAC may come later
+        factory = DriverFactory(clock, client=kube, namespace=namespace, metadata=catalog.metadata)
+        devices = FenceDevices(fence_configs, clock, factory)
         stack.push_async_callback(devices.close)
         dial = SocketDial()
         stack.push_async_callback(dial.close)
@@ -168,7 +181,7 @@ async def _run(settings: Settings) -> None:
             identity=settings.identity,
             cluster=cluster.source,
             policies=[policy.name for policy in policies],
-            fence_devices=[device.name for device in settings.fence.devices],
+            fence_configs=[config.name for config in fence_configs],
         )
         await _listen(app, settings, stack)
         async with asyncio.TaskGroup() as tasks:
@@ -243,6 +256,18 @@ async def _listen(app: web.Application, settings: Settings, stack: AsyncExitStac
         raise ListenError(
             f"http: cannot listen on {http.host}:{http.port}: {error.strerror or error}"
         ) from error
+
+
+async def _load_fence_configs(settings: Settings, catalog: AgentCatalog) -> list[FenceConfig]:
+    """Read what fences, and see that it could. Raises DocumentError, SecretFileError."""
+    directory = Path(settings.fence.configs) if settings.fence.configs else None
+    shorthand = [from_device(device) for device in settings.fence.devices]
+    configs = await load(directory, shorthand, catalog)
+    try:
+        check_logins(configs)
+    except CredentialsError as error:
+        raise SecretFileError(str(error)) from error
+    return configs
 
 
 def _check_password(number: int, device: RedfishDevice) -> None:

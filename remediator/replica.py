@@ -35,6 +35,7 @@ from remediator.engine.machine import Engine
 from remediator.engine.model import Reading
 from remediator.engine.rules import Policy
 from remediator.engine.settings import DetectionSettings, EngineSettings
+from remediator.fence_config.loader import label_keys as fence_label_keys
 from remediator.journal.replay import replay
 from remediator.journal.writer import JournalWriter
 from remediator.kube.client import KubeClient
@@ -133,7 +134,7 @@ class Replica:
             clock,
             rng=rng,
             identity=settings.identity,
-            label_keys=label_keys(settings.policies),
+            label_keys=label_keys(settings.policies) | fence_label_keys(doors.devices.configs),
             conditions={rule.type: rule.bad for rule in settings.engine.detection.conditions},
             # In observe mode nothing is written but the election's Lease in our own namespace.
             settings=msgspec.structs.replace(
@@ -157,6 +158,7 @@ class Replica:
             self._fence_targets,
             clock,
             rng=random.Random(settings.identity),  # noqa: S311 - jitter is no secret
+            last_beat=self.watchers.last_beat,
         )
         self.term: Term | None = None  # while leading
         self.on_overrun: Callable[[], None] = lambda: None

@@ -8,10 +8,12 @@ from pathlib import Path
 import msgspec
 
 from remediator.actions.fence.agent_catalog import AgentCatalog, programs
-from remediator.actions.fence.credentials import CredentialsError, check_files
+from remediator.actions.fence.credentials import CredentialsError, StoredLogins, check_files
+from remediator.clock import Clock
 from remediator.documents import DocumentError, DocumentProblem
-from remediator.fence_config.document import AnyDevice, Credentials, SecretKeys
+from remediator.fence_config.document import AnyDevice, Credentials
 from remediator.fence_config.loader import FenceConfig, in_order, of_document, read_configs
+from remediator.kube.client import KubeClient
 
 
 class Linted(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,16 +74,18 @@ def check_logins(configs: Sequence[FenceConfig]) -> None:
             raise CredentialsError(f"{config.source}: device {device.name!r}: {error}") from error
 
 
-def secrets_named(configs: Sequence[FenceConfig], namespace: str) -> list[SecretKeys]:
-    """Return the Secrets that these configurations name, each once; ``namespace`` is our own."""
-    found = {
-        (keys.namespace or namespace, keys.name): keys
-        for _, _, credentials in _logins(configs)
-        if (keys := credentials.secret) is not None
-    }
-    return [
-        msgspec.structs.replace(keys, namespace=place) for (place, _), keys in sorted(found.items())
-    ]
+async def unreadable_secrets(
+    configs: Sequence[FenceConfig], client: KubeClient, clock: Clock, namespace: str
+) -> list[str]:
+    """Return what is wrong with Secrets that cannot be read now, a line for each device."""
+    wrong: list[str] = []
+    for config, device, credentials in _logins(configs):
+        if credentials.secret is not None:
+            try:
+                await StoredLogins(credentials, client, clock, namespace).login()
+            except CredentialsError as error:
+                wrong.append(f"{config.name}: device {device.name!r}: {error}")
+    return wrong
 
 
 def _logins(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 
 import msgspec
@@ -18,6 +19,7 @@ from remediator.actions.fence.drivers import DriverFactory
 from remediator.clock import Clock
 from remediator.engine.model import ProofKind, Reading
 from remediator.fence_config.loader import load_text
+from remediator.fence_metrics import FAULTS
 from remediator.metrics import Metrics
 from remediator.power import PowerReading
 
@@ -161,7 +163,7 @@ async def test_each_device_is_asked_once_a_period_and_the_nodes_are_spread(start
     await asyncio.sleep(1500.0)
     for node in lab.nodes:
         times = [at for at, asked in lab.asked if asked == node]
-        gaps = [late - early for early, late in zip(times, times[1:], strict=False)]
+        gaps = [late - early for early, late in itertools.pairwise(times)]
         assert all(265.0 < gap < 335.0 for gap in gaps), (node, gaps)
 
 
@@ -171,7 +173,7 @@ async def test_few_are_asked_at_once_and_a_slow_device_is_not_asked_twice_at_a_t
     await asyncio.sleep(200.0)
     assert lab.most_at_once == AT_ONCE
     times = sorted(at for at, node in lab.asked if node == "n1")
-    assert all(late - early >= 25.0 for early, late in zip(times, times[1:], strict=False))
+    assert all(late - early >= 25.0 for early, late in itertools.pairwise(times))
 
 
 async def test_a_device_that_hangs_is_a_fault_after_the_deadline_and_holds_up_no_other(start):
@@ -371,7 +373,5 @@ async def test_metrics_show_the_table_of_the_leader_and_nothing_afterwards(start
 
 
 def test_the_kinds_of_faults_are_those_of_the_metrics():
-    from remediator.fence_metrics import FAULTS
-
     assert tuple(kind.value for kind in FaultKind if kind) == FAULTS
     assert msgspec.json.encode(FaultKind.NO_ANSWER) == b'"no-answer"'
