@@ -391,3 +391,16 @@ def test_a_claim_that_comes_while_we_fence_holds_the_fence_back(cluster):
     give_back(cluster, "NodeMaintenance:n1")
     (fence,) = cluster.actions
     assert isinstance(fence.work, Fence)
+
+
+def test_nodes_that_nobody_reaches_count_in_the_budgets_before_their_leases_are_late(make_cluster):
+    cluster = make_cluster(nodes=9, zones=3)
+    cluster.add_vm("db", "n1")
+    probers = Probers(cluster)
+    probers.run(20)
+    probers.unreached.update(("n1", "n2", "n5", "n6"))  # in three zones; their leases are renewed
+    probers.run(10)
+    cluster.power("n1", DOWN)
+    assert verdict(cluster, "n1") is Verdict.DEAD
+    assert cluster.actions == []
+    assert "4 of 9 nodes down or silent, limit 3: n1, n2, n5, n6" in cluster.decisions[-1].why
