@@ -50,8 +50,6 @@ class VmEvidence:
             return
         if memory.vmi_uid not in ("", new.uid):
             memory.signals, memory.vmi_uid = {}, ""
-        if new.phase == "Running":
-            memory.signals.pop("attach", None)
         if new.ready:
             memory.signals.pop("readiness-probe", None)
         if new.agent_connected and old is not None and not old.agent_connected:
@@ -65,9 +63,8 @@ class VmEvidence:
     def note_failure(self, vmi: VmiFacts, proven_s: float) -> None:
         """Note that a VMI was seen to fail, by itself."""
         memory = self._memory_of((vmi.namespace, vmi.name))
-        if memory.failed != vmi.uid:
-            memory.failed = vmi.uid
-            memory.failures = [*memory.failures, proven_s][-SERIES:]
+        memory.failed = vmi.uid
+        memory.failures = [*memory.failures, proven_s][-SERIES:]
 
     def note_signal(self, signal: Signal, proven_s: float) -> bool:
         """Take in a signal about a VM; True when it says something new.

@@ -216,6 +216,17 @@ def test_a_readiness_probe_that_is_told_ever_more_rarely_stands_until_the_vmi_is
     assert world.incident() is None
 
 
+def test_a_probe_that_failed_once_says_nothing_of_a_vmi_that_is_not_ready_later(world):
+    world.add()
+    world.vmi(ready=False)
+    world.signal("readiness-probe")
+    world.vmi(ready=True)
+    world.cluster.run(100)
+    world.vmi(ready=False)
+    world.cluster.run(1000)
+    assert world.opened() == []
+
+
 def test_one_failed_liveness_probe_fades(world):
     world.add()
     world.signal("liveness-probe")
@@ -364,6 +375,19 @@ def test_a_guest_that_dumps_its_kernel_and_comes_back_is_well_again(world):
     world.vmi(agent_connected=True)
     world.cluster.run(32)
     assert world.incident() is None
+
+
+def test_a_panic_that_was_survived_is_not_held_against_a_later_silence(world):
+    world.add()
+    world.signal("panic")
+    lose_agent(world)
+    world.cluster.run(20)
+    world.vmi(agent_connected=True)
+    world.cluster.run(100)
+    assert world.incident() is None
+    lose_agent(world)
+    world.cluster.run(121)
+    assert world.incident().row == "agent-lost"
 
 
 def test_a_watchdog_that_fires_three_times_is_told_and_once_is_not(world):
