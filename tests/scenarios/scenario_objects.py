@@ -11,7 +11,7 @@ from typing import Any
 from remediator.kube.client import KubeClient, PatchKind
 from remediator.sim.cluster import SimCluster
 from remediator.sim.custom_kinds import CustomKinds
-from remediator.sim.resources import ResourceType
+from remediator.sim.resources import NAMESPACES, PODS, ResourceType
 from remediator.sim.timestamps import rfc3339
 
 NOW = "<now>"  # in a manifest: the time at which the verb acts
@@ -36,11 +36,12 @@ KINDS = {
     "ClusterVersion": ("config.openshift.io/v1", "clusterversions", False),
     "LonghornNode": ("longhorn.io/v1beta2", "nodes", True),
     "LonghornReplica": ("longhorn.io/v1beta2", "replicas", True),
-    "LonghornVolume": ("longhorn.io/v1beta2", "volumes", True),
+    "LonghornEngine": ("longhorn.io/v1beta2", "engines", True),
     "StorageNode": ("core.libopenstorage.org/v1", "storagenodes", True),
     "CSIAddonsNode": ("csiaddons.openshift.io/v1alpha1", "csiaddonsnodes", True),
 }
 _PREFIX = "Longhorn"
+FOREIGN = "backup.example.com/hold"
 
 
 class ObjectVerbs:
@@ -88,6 +89,11 @@ class ObjectVerbs:
             "metadata": meta,
             "spec": spec or {},
         }
+        if namespace and self.cluster.store.find(NAMESPACES, "", namespace) is None:
+            self.cluster.store.create(
+                NAMESPACES,
+                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
+            )
         await self._operator.create(resource.path(namespace), self._timed(body))
         if status:
             await self._set_status(resource, namespace, name, status)
@@ -113,6 +119,24 @@ class ObjectVerbs:
     async def do_delete_object(self, kind: str, name: str, namespace: str = "") -> None:
         self.note(f"{kind} {f'{namespace}/{name}' if namespace else name} is deleted")
         await self._operator.delete(self._kind(kind).path(namespace, name))
+
+    def do_hold_launcher(self, vm: str) -> None:
+        """Put somebody's finalizer on a VM's launcher pod."""
+        self.note(f"a finalizer of a backup tool is put on the launcher pod of vm/{vm}")
+        self._on_launchers(vm, lambda meta: meta.setdefault("finalizers", []).append(FOREIGN))
+
+    def do_release_launcher(self, vm: str) -> None:
+        self.note(f"the backup tool takes its finalizer off the launcher pod of vm/{vm}")
+        self._on_launchers(vm, lambda meta: meta.pop("finalizers", None))
+
+    def _on_launchers(self, vm: str, change: Callable[[dict[str, Any]], object]) -> None:
+        namespace, name = vm.split("/")
+        for pod in self.cluster.store.list(PODS, namespace):
+            meta = pod["metadata"]
+            if meta["name"].startswith(f"virt-launcher-{name}-"):
+                self.cluster.store.mutate(
+                    PODS, namespace, meta["name"], lambda pod: change(pod["metadata"])
+                )
 
     async def _set_status(
         self, resource: ResourceType, namespace: str, name: str, status: dict[str, Any]

@@ -63,6 +63,10 @@ class PeopleVerbs:
         self.note(f"owner stops vm/{vm}")
         await self._operator.replace(virtual_machine_action(*vm.split("/"), "stop"), {})
 
+    async def do_start_vm(self, vm: str) -> None:
+        self.note(f"owner starts vm/{vm}")
+        await self._operator.replace(virtual_machine_action(*vm.split("/"), "start"), {})
+
     async def do_migrate_vm(self, vm: str, to: str) -> None:
         self.note(f"vm/{vm} begins to migrate to {to}")
         body = {"addedNodeSelector": {"kubernetes.io/hostname": to}}
@@ -71,6 +75,10 @@ class PeopleVerbs:
     async def do_cordon_by_hand(self, node: str) -> None:
         self.note(f"somebody cordons {node}")
         await self._patch(NODES.object_path(node), {"spec": {"unschedulable": True}})
+
+    async def do_uncordon_by_hand(self, node: str) -> None:
+        self.note(f"somebody uncordons {node}")
+        await self._patch(NODES.object_path(node), {"spec": {"unschedulable": None}})
 
     async def _patch(self, path: str, patch: dict[str, Any]) -> None:
         await self._operator.patch(path, patch, kind=PatchKind.MERGE)
