@@ -24,6 +24,10 @@ from remediator.watchers.inventory import WatchHealth
 PERIOD_S = 1.0
 LAG_EVERY_S = 0.5
 ROUND_TRIP_TIMEOUT_S = 2.0
+# The watches that verdicts and plans rest on. Others (of custom resources, of events) may fail for
+# reasons of their own, such as a webhook that died with the very host that is to be judged: the
+# health view names them, but our trust in our own eyes does not hang on them.
+WEIGHED = frozenset({"leases", "nodes", "vms", "vmis", "pods"})
 # Bookmarks come about every minute: a watch that missed three is worth saying.
 WATCH_QUIET_S = 180.0
 
@@ -67,7 +71,7 @@ def stale_watches(
     *,
     since: float = 0.0,
 ) -> tuple[str, ...]:
-    """Return the names of the watches that should have shown progress by now, and have not.
+    """Return which of the weighed watches should have shown progress by now, and have not.
 
     Nobody can have heard anything before ``since``. A watch that has not listed yet is not stale:
     nothing is concluded from a list that is not there.
@@ -75,7 +79,8 @@ def stale_watches(
     return tuple(
         name
         for name, watch in watches.items()
-        if watch.synced
+        if name in WEIGHED
+        and watch.synced
         and not watch.absent
         and now - max(watch.last_progress_at, since) > quiet_limit_s(name, detection)
     )

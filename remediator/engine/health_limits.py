@@ -30,6 +30,10 @@ def unheard(
         yield Unheard(what="power", why=f"no fence method covers {_names(unfenceable)}")
     if not any(each.fresh for each in context.evidence.network.vantages(around.at)):
         yield Unheard(what="network", why="no vantage point is heard: nobody probes the nodes")
+    if context.evidence.said.storage.silent:
+        yield Unheard(what="storage", why="no storage says which nodes it hears")
+    if context.evidence.said.machine.silent:
+        yield Unheard(what="machine", why="no Machine or health check speaks of a node")
 
 
 def _why_unheard(watch: WatchLine) -> str:

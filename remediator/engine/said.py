@@ -87,6 +87,11 @@ class SaidBook:
         said.take(signal, now)
         return first or (said.reading, said.firm) != before
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is known of any node."""
+        return not any(self._nodes.values())
+
     def of(self, node: str) -> Iterator[Said]:
         """Yield what every source says of a node."""
         yield from self._nodes.get(node, {}).values()

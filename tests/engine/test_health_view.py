@@ -193,7 +193,16 @@ def test_what_is_not_heard_is_named(make_cluster):
         "watch pods": "not listed yet: nothing is concluded from it",
         "power": "no fence method covers n3, n4, n5, n6",
         "network": "no vantage point is heard: nobody probes the nodes",
+        "storage": "no storage says which nodes it hears",
+        "machine": "no Machine or health check speaks of a node",
     }
+
+
+def test_a_plane_that_speaks_of_any_node_is_heard(cluster):
+    say(cluster, "n1", Plane.STORAGE, "longhorn", Reading.UP)
+    unheard = {each.what for each in glance(cluster).unheard}
+    assert "storage" not in unheard
+    assert "machine" in unheard
 
 
 def test_vantage_points_are_shown_with_their_age_and_whether_they_have_a_vote(cluster):
