@@ -19,6 +19,7 @@ from remediator.backoff import Backoff
 from remediator.bus.protocols import BusUnavailableError, EventSource
 from remediator.clock import Clock
 from remediator.engine.effects import (
+    AnswerCommand,
     AskPower,
     AskProbes,
     Effect,
@@ -30,6 +31,7 @@ from remediator.engine.effects import (
 )
 from remediator.engine.events import (
     ActionFinished,
+    CommandGiven,
     Event,
     LeadershipGained,
     Tick,
@@ -42,6 +44,8 @@ from remediator.signals.intake import Intake
 log = structlog.get_logger(__name__)
 
 TICK_S = 1.0
+COMMAND_S = 10.0  # for a command's record; a person waits for it
+COMMANDS_MAX = 64
 # Events that wait for the engine. At 10,000 a second this is half a minute of being stuck, for
 # instance on an append; past it the picture cannot be trusted and the term starts over.
 BACKLOG_MAX = 300_000
@@ -94,6 +98,7 @@ class Term:
         self._arrived = asyncio.Event()
         self._wake_at = float("inf")
         self._overrun = False
+        self._asked: dict[str, asyncio.Future[AnswerCommand]] = {}
         self._intake = intake or Intake(clock)
 
     @property
@@ -111,6 +116,22 @@ class Term:
         """End the term: observations were lost, so the engine's picture cannot be trusted."""
         self._overrun = True
         self._arrived.set()
+
+    async def command(self, command: CommandGiven) -> AnswerCommand:
+        """Give the engine a person's order; return its answer, once that stands in the journal.
+
+        Raises TimeoutError when the term ends, or cannot record, within ``COMMAND_S``.
+        """
+        if len(self._asked) >= COMMANDS_MAX:
+            raise TimeoutError(f"{COMMANDS_MAX} commands wait already")
+        answer: asyncio.Future[AnswerCommand] = asyncio.get_running_loop().create_future()
+        self._asked[command.id] = answer
+        self.offer(command)
+        try:
+            async with asyncio.timeout(COMMAND_S):
+                return await answer
+        finally:
+            self._asked.pop(command.id, None)
 
     def finished(self, outcome: Outcome) -> None:
         """Take the outcome of an action."""
@@ -190,6 +211,10 @@ class Term:
                     self._ask_probes(effect.node)
                 case WakeAt():
                     self._wake_at = min(self._wake_at, effect.at)
+                case AnswerCommand():
+                    asked = self._asked.pop(effect.id, None)
+                    if asked is not None and not asked.done():
+                        asked.set_result(effect)
                 case GiveUpLeadership():
                     raise LeadershipGivenUpError(effect.why)
                 case RaiseNotice():

@@ -26,7 +26,10 @@ _TAKING_DOWN = frozenset({IncidentState.FENCING, IncidentState.FENCED, IncidentS
 
 def ask(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> tuple[GuardRow, ...]:
     """Ask every guard about carrying out ``plan``, in a fixed order."""
-    return tuple(guard(context, incident, node, plan) for guard in GUARDS)
+    guards = GUARDS
+    if incident.confirmed is not None and incident.confirmed.boot_id == node.boot_id:
+        guards = _WITHOUT_A_FENCE  # nothing is going to be powered off
+    return tuple(guard(context, incident, node, plan) for guard in guards)
 
 
 def withheld(rows: tuple[GuardRow, ...]) -> tuple[GuardRow, ...]:
@@ -263,6 +266,8 @@ GUARDS: tuple[Guard, ...] = (
     _others_heard,
     _fences,
 )
+
+_WITHOUT_A_FENCE: tuple[Guard, ...] = (_mode, _inventory, _vms)
 
 
 def _grant(guard: str, why: str) -> GuardRow:

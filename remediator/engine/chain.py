@@ -34,6 +34,7 @@ class DecisionKind(enum.StrEnum):
     SKIPPED = "skipped"  # a step of the plan was not needed any more
     PROGRESS = "progress"  # a VM was requested, runs, or is left as it is, and why
     RESOLVED = "resolved"  # the incident is over
+    COMMAND = "command"  # a person ordered something; the text says who, why, and whether obeyed
     OWN_HEALTH = "own-health"  # our own trouble suspends convictions, or no longer does
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from remediator.engine import budgets, fencing
 from remediator.engine.chain import DecisionKind, GuardRow, Plan
 from remediator.engine.context import Context
@@ -41,7 +43,13 @@ _OTHERS_PROBED = 16
 
 def judge(context: Context, node: NodeFacts) -> Row:
     """Return the row of the verdict table that this node's evidence falls under."""
-    return decide(context.evidence.values(node, context.now))
+    values = context.evidence.values(node, context.now)
+    incident = context.state.incident_on(node_subject(node.name))
+    confirmed = incident.confirmed if incident is not None else None
+    if confirmed is not None and confirmed.boot_id == node.boot_id:
+        # A person has seen it; where it renews its lease all the same, that person erred.
+        values = msgspec.structs.replace(values, power="off")
+    return decide(values)
 
 
 def open_incident(context: Context, node: NodeFacts, row: Row) -> Incident:

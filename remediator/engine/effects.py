@@ -40,6 +40,15 @@ class GiveUpLeadership(Record, frozen=True, kw_only=True, tag_field="effect", ta
     why: str
 
 
+class AnswerCommand(Record, frozen=True, kw_only=True, tag_field="effect", tag="answer"):
+    """Tell whoever gave the command what became of it; its record stands before it."""
+
+    id: str
+    accepted: bool
+    seq: int
+    text: str
+
+
 class RaiseNotice(Record, frozen=True, kw_only=True, tag_field="effect", tag="notice"):
     """Tell a human; the record with the same ``seq`` says why."""
 
@@ -54,5 +63,12 @@ class WakeAt(Record, frozen=True, kw_only=True, tag_field="effect", tag="wake"):
 
 
 Effect = (
-    RecordDecision | StartAction | AskPower | AskProbes | GiveUpLeadership | RaiseNotice | WakeAt
+    RecordDecision
+    | StartAction
+    | AskPower
+    | AskProbes
+    | GiveUpLeadership
+    | AnswerCommand
+    | RaiseNotice
+    | WakeAt
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 
 from remediator.engine.model import FactKind, Facts, Outcome, Record, Signal
@@ -73,6 +75,24 @@ class OwnHealthSeen(Record, frozen=True, kw_only=True, tag_field="event", tag="o
     stale_watches: tuple[str, ...] = ()  # watches that should have shown progress by now
 
 
+class Verb(enum.StrEnum):
+    """What a person may order about a node."""
+
+    CONFIRM_OFF = "confirm-off"  # "I have seen that it is off": proof of the weaker kind
+    FENCE_OFF = "fence-off"  # power it off, whether it lives or not
+    FENCE_ON = "fence-on"
+
+
+class CommandGiven(Record, frozen=True, kw_only=True, tag_field="event", tag="command"):
+    """A person's order. ``id`` finds the way back of the answer; a repeat has the same."""
+
+    id: str
+    verb: Verb
+    node: str
+    by: str  # who, as the way that the command came says it
+    reason: str
+
+
 class Tick(Record, frozen=True, kw_only=True, tag_field="event", tag="tick"):
     """Time passed. Sent at least once a second, and when an asked-for wake-up is due."""
 
@@ -86,6 +106,7 @@ Event = (
     | ActionFinished
     | LeadershipGained
     | OwnHealthSeen
+    | CommandGiven
     | Tick
 )
 

@@ -15,6 +15,7 @@ from remediator.engine.model import (
     NodeFacts,
     Outcome,
     OutcomeStatus,
+    Proof,
     Release,
     Work,
 )
@@ -36,6 +37,9 @@ def start_step(
 ) -> None:
     """Start the node-level action that is due."""
     step = incident.next_step
+    if step == "fence" and incident.confirmed is not None:
+        _take_word(context, incident, incident.confirmed)
+        return
     attempt = incident.attempts.get(step, 0) + 1
     work, deadline_s = _work(context, incident, node, step, attempt)
     action = Action(
@@ -63,7 +67,7 @@ def go_on_fencing(context: Context, incident: Incident, node: NodeFacts) -> None
     """Start, repeat or give up the step that is due before there is proof."""
     step = incident.next_step
     tried = incident.attempts.get(step, 0)
-    if tried < _attempts(context, incident, step):
+    if tried < _attempts(context, incident, step) or incident.confirmed is not None:
         start_step(context, incident, node)
         return
     retry_at = context.now + context.settings.steps.follow_up_s
@@ -79,6 +83,18 @@ def go_on_fencing(context: Context, incident: Incident, node: NodeFacts) -> None
     )
     context.notice(decision)
     context.wake_at(retry_at)
+
+
+def _take_word(context: Context, incident: Incident, proof: Proof) -> None:
+    """Go on without a fence: a person has seen that the host is off."""
+    context.record(
+        DecisionKind.SKIPPED,
+        incident.subject,
+        f"no fence is needed: {proof.source} confirmed that it is off ({proof.detail})",
+        incident=incident,
+        trigger=Trigger.PROVED,
+        proof=proof,
+    )
 
 
 def go_on_releasing(context: Context, incident: Incident, node: NodeFacts | None) -> bool:
@@ -250,6 +266,8 @@ def _checked(incident: Incident | None, action: Action, outcome: Outcome) -> Out
     """Turn a fence without proof that the policy takes into the failure that it is."""
     if not isinstance(action.work, Fence) or outcome.status is not OutcomeStatus.SUCCEEDED:
         return outcome
+    if action.work.forced:
+        return outcome  # a person's order: no plan stands on its proof
     plan = incident.plan if incident is not None else None
     if outcome.proof is not None and plan is not None and proofs.accepted(outcome.proof, plan):
         return outcome

@@ -52,18 +52,21 @@ TRANSITIONS: dict[tuple[IncidentState, Trigger], IncidentState] = {
     (_C, Trigger.GRANTED): _F,
     (_C, Trigger.WITHHELD): _H,
     (_C, Trigger.EXHAUSTED): _E,
+    (_C, Trigger.PROVED): _D,
     (_H, Trigger.CLEARED): _X,
     (_H, Trigger.DOUBTED): _S,
     (_H, Trigger.CONVICTED): _C,
     (_H, Trigger.WITHHELD): _H,
     (_H, Trigger.GRANTED): _F,
     (_H, Trigger.EXHAUSTED): _E,
+    (_H, Trigger.PROVED): _D,
     (_E, Trigger.CLEARED): _X,
     (_E, Trigger.DOUBTED): _S,
     (_E, Trigger.CONVICTED): _C,
     (_E, Trigger.WITHHELD): _H,
     (_E, Trigger.GRANTED): _F,
     (_E, Trigger.EXHAUSTED): _E,
+    (_E, Trigger.PROVED): _D,
     (_F, Trigger.CLEARED): _X,
     (_F, Trigger.DOUBTED): _S,
     (_F, Trigger.WITHHELD): _H,
@@ -137,6 +140,7 @@ class Incident(msgspec.Struct, kw_only=True):
     step: int = 0  # index into plan.steps
     attempts: dict[str, int] = {}
     retry_at: float = 0.0
+    confirmed: Proof | None = None  # a person has seen that it is off
     yielded_by: tuple[str, ...] = ()  # leaders that gave up for it: they ran on this very node
     answered: str = ""  # what was last refused or escalated, so that it is said once
     convicted_at: float = 0.0

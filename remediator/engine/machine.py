@@ -16,6 +16,7 @@ import msgspec
 from remediator.engine import (
     budgets,
     cleanup,
+    commands,
     conviction,
     execution,
     proofs,
@@ -27,6 +28,7 @@ from remediator.engine.context import Context
 from remediator.engine.effects import Effect
 from remediator.engine.events import (
     ActionFinished,
+    CommandGiven,
     Event,
     InventorySynced,
     LeadershipGained,
@@ -149,6 +151,9 @@ class Engine:
                 self._tick()
             case LeadershipGained():
                 self._lead(event)
+            case CommandGiven():
+                commands.give(context, event)
+                self._consider(event.node)
             case OwnHealthSeen():
                 context.evidence.own_health.seen(event, context.now)
                 suspension.look(context)

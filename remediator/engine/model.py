@@ -396,6 +396,7 @@ class Fence(Record, frozen=True, kw_only=True, tag_field="do", tag="fence"):
     method: str  # name of the fence configuration
     level: int = 0  # which of its levels
     policy: str = ""
+    forced: bool = False  # a person's order: also where the node lives
     # A renewal of the Lease that was seen no later than this came before the fence device said off,
     # on our clock: it spares nobody. 0: the device did not say off, or to an earlier leader.
     off_since: float = 0.0

@@ -26,6 +26,7 @@ from remediator.engine.model import (
     Outcome,
     OutcomeStatus,
     PowerOn,
+    Proof,
     Release,
     StartVm,
     Uncordon,
@@ -99,16 +100,14 @@ def _apply_node(state: EngineState, decision: Decision) -> None:
                 str(vm.vm): VmProgress(plan=vm, since_at=decision.at) for vm in decision.plan.vms
             }
         case DecisionKind.REFUSED | DecisionKind.ESCALATED if decision.subject.kind == "node":
-            incident.answered = decision.stage
-            if any(row.guard == OWN_NODE and row.answer != "grant" for row in decision.guards):
-                incident.yielded_by = (*incident.yielded_by, decision.leader)
-            incident.retry_at = decision.retry_at or 0.0
-            if decision.stage == "proof-void":
-                incident.proof, incident.contradicted = None, True
-            elif decision.stage.startswith("exhausted:"):
-                incident.attempts = {}
+            _held_back(incident, decision)
         case DecisionKind.SKIPPED:
             incident.step += 1
+            if decision.proof is not None:
+                _prove(state, incident, decision.proof)
+        case DecisionKind.COMMAND if decision.proof is not None:
+            incident.confirmed = decision.proof
+            incident.answered, incident.retry_at = "", 0.0
         case DecisionKind.PROGRESS:
             _progress(incident, decision)
         case DecisionKind.RESOLVED:
@@ -116,6 +115,27 @@ def _apply_node(state: EngineState, decision: Decision) -> None:
             del state.open_on[str(incident.subject)]
         case _:
             pass
+
+
+def _held_back(incident: Incident, decision: Decision) -> None:
+    """Remember what was refused, so that it is said once."""
+    incident.answered = decision.stage
+    incident.retry_at = decision.retry_at or 0.0
+    if any(row.guard == OWN_NODE and row.answer != "grant" for row in decision.guards):
+        incident.yielded_by = (*incident.yielded_by, decision.leader)
+    if decision.stage == "proof-void":
+        incident.proof, incident.confirmed, incident.contradicted = None, None, True
+    elif decision.stage.startswith("exhausted:"):
+        incident.attempts = {}
+
+
+def _prove(state: EngineState, incident: Incident, proof: Proof) -> None:
+    """Take a proof that no fence of ours has given."""
+    incident.proof = proof
+    state.fenced_at[proof.node] = proof.at
+    residue = state.residues.get(proof.node)
+    if residue is not None:
+        residue.fenced_boot_id, residue.proof_at = proof.boot_id, proof.at
 
 
 def _anchor_times(state: EngineState, at: float) -> None:
@@ -270,7 +290,7 @@ def _finish(state: EngineState, decision: Decision, action: Action, outcome: Out
             residue.retry_at = retry_at
         return
     incident = state.incidents.get(action.incident)
-    if isinstance(work, Fence) and done and outcome.proof is not None:
+    if isinstance(work, Fence) and not work.forced and done and outcome.proof is not None:
         state.fenced_at[work.node] = outcome.finished_at
         residue = state.residues.get(work.node)
         if residue is not None:

@@ -13,6 +13,7 @@ import pytest
 from remediator.engine import chain
 from remediator.engine.chain import Decision, DecisionKind, Head
 from remediator.engine.effects import (
+    AnswerCommand,
     AskPower,
     AskProbes,
     GiveUpLeadership,
@@ -84,6 +85,7 @@ class Cluster:
         self.asked_probes: list[str] = []
         self.notices: list[str] = []
         self.given_up: list[str] = []
+        self.answers: list[AnswerCommand] = []
         self.silent: set[str] = set()  # nodes whose kubelet does not renew
         self.handler_silent: set[str] = set()
         self.watching = True  # whether the watches prove progress
@@ -116,6 +118,8 @@ class Cluster:
                     self.asked_power.append(effect.node)
                 case AskProbes():
                     self.asked_probes.append(effect.node)
+                case AnswerCommand():
+                    self.answers.append(effect)
                 case GiveUpLeadership():
                     self.given_up.append(effect.why)
                 case RaiseNotice():

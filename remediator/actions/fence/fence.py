@@ -108,7 +108,7 @@ async def _look(
         raise SparedError("it rebooted by itself", proof=proof)
     renew_time = await read_renew_time(world, work.node)
     alive = _on_time(world, work, renew_time, renew_time_before)
-    if alive:
+    if alive and not work.forced:
         raise SparedError(f"the node is alive: {alive}")
     return node, renew_time
 
