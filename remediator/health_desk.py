@@ -88,7 +88,7 @@ class HealthDesk:
     async def count(self, metrics: Metrics = METRICS) -> None:
         """Keep the gauges of verdicts and of our own health true, until cancelled."""
         while True:
-            view = await self._survey() if self._leads() else None
+            view = await self._counted() if self._leads() else None
             if isinstance(view, ClusterView) and self._leads():
                 nodes: Counter[str] = Counter()
                 for zone in view.zones:
@@ -100,6 +100,13 @@ class HealthDesk:
                 metrics.own_health(1, suspended=False)
             await asyncio.sleep(COUNT_EVERY_S)
 
+    async def _counted(self) -> ClusterView | NoSuch | None:
+        try:
+            return await self._survey()
+        except Exception:  # noqa: BLE001 - the same: the gauges are worth less than the leader
+            log.exception("view_broken", view="cluster")
+            return None
+
     def _leads(self) -> bool:
         return self._replica.elector.leader and self._replica.term is not None
 
@@ -108,7 +115,12 @@ class HealthDesk:
         if not self._leads():
             return None
         term = self._replica.term
-        answer = await self._make(query)
+        try:
+            answer = await self._make(query)
+        except Exception:  # noqa: BLE001 - see the next line
+            # A defect in a view must neither end the leader nor leak its text; the log has it.
+            log.exception("view_broken", view=query.view, name=query.name)
+            answer = HealthAnswer(status=500, detail="internal error; the leader's log tells more")
         return answer if self._leads() and self._replica.term is term else None
 
     async def _make(self, query: HealthQuery) -> HealthAnswer:

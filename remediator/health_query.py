@@ -24,8 +24,8 @@ class HealthQuery(msgspec.Struct, frozen=True, kw_only=True):
 class HealthAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Its answer: ``view`` where ``status`` is 200, else ``detail``, one sentence for a person.
 
-    The statuses are HTTP's: 400 (not understood), 404 (no such node, VM or zone), 503 (nobody
-    leads, or the leader cannot be reached).
+    The statuses are HTTP's: 400 (not understood), 404 (no such node, VM or zone), 500 (a fault of
+    the leader's), 503 (nobody leads, or the leader cannot be reached).
     """
 
     status: int

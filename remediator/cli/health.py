@@ -15,7 +15,7 @@ from remediator.exit_codes import ExitCode
 if typing.TYPE_CHECKING:
     from remediator.health_query import HealthAnswer, HealthQuery
 
-_CODES = {400: ExitCode.USAGE, 404: ExitCode.FINDING}
+_CODES = {400: ExitCode.USAGE, 404: ExitCode.FINDING, 500: ExitCode.INTERNAL}
 
 
 @click.command()

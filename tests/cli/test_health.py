@@ -122,7 +122,12 @@ def test_what_is_asked_is_what_the_arguments_say(api):
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(404, ExitCode.FINDING), (503, ExitCode.NO_DAEMON), (400, ExitCode.USAGE)],
+    [
+        (404, ExitCode.FINDING),
+        (503, ExitCode.NO_DAEMON),
+        (400, ExitCode.USAGE),
+        (500, ExitCode.INTERNAL),
+    ],
 )
 def test_a_refusal_is_one_line_with_its_exit_code(api, status, code):
     api.refusal = HealthAnswer(status=status, detail="there is no node n9; did you mean n09?")
