@@ -103,7 +103,7 @@ class HealthDesk:
     async def _counted(self) -> ClusterView | NoSuch | None:
         try:
             return await self._survey()
-        except Exception:  # noqa: BLE001 - the same: the gauges are worth less than the leader
+        except Exception:
             log.exception("view_broken", view="cluster")
             return None
 
@@ -117,7 +117,7 @@ class HealthDesk:
         term = self._replica.term
         try:
             answer = await self._make(query)
-        except Exception:  # noqa: BLE001 - see the next line
+        except Exception:
             # A defect in a view must neither end the leader nor leak its text; the log has it.
             log.exception("view_broken", view=query.view, name=query.name)
             answer = HealthAnswer(status=500, detail="internal error; the leader's log tells more")
