@@ -627,3 +627,32 @@ def test_views_never_fail_and_change_nothing(make_cluster, events, synced):
         for view in views(watched.engine, watched.now + 0.5):
             msgspec.json.encode(view)
     assert watched.engine.snapshot() == left_alone.engine.snapshot()
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.tuples(_EVENTS, st.floats(0, 40)), max_size=60))
+def test_the_engine_may_go_on_between_the_slices_of_a_view(make_cluster, monkeypatch, events):
+    """Whatever happens meanwhile, the view comes to its end and counts nothing twice."""
+    for name in ("_NODES_AT_ONCE", "_VMS_AT_ONCE", "_SICK_AT_ONCE"):
+        monkeypatch.setattr(health_view, name, 1)
+    cluster = make_cluster(nodes=3)
+    for number in range(4):
+        cluster.add_vm(f"vm{number}", f"n{number % 3 + 1}")
+    work = health_view.survey(
+        cluster.engine.context, cluster.engine.vms, Surroundings(at=cluster.now)
+    )
+    waiting = iter(events)
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            view = done.value
+            break
+        event, later_s = next(waiting, (Tick(), 1.0))
+        cluster.now += later_s
+        cluster.engine.handle(event, cluster.now)
+    assert len({line.name for line in view.nodes}) == len(view.nodes)
+    assert sum(zone.nodes for zone in view.zones) <= 3 + len(events)
+    msgspec.json.encode(view)
