@@ -2,8 +2,12 @@
 
 Whatever answers proves life: a refused connection too, since a kernel refused it. Silence is a
 probe that got no answer in its time. Nothing is learnt from a probe that failed by our own fault:
-no file descriptor left, forbidden by our own kernel, or an event loop so late that the answer may
-have waited for us rather than we for it.
+no file descriptor left, forbidden by our own kernel, or a machine that stood still.
+
+A late event loop alone makes nobody silent: an answer to TCP or ICMP waits in the kernel, and is
+taken before the deadline that passed meanwhile. But a deadline that itself runs very late tells of
+a machine that stood still, whose kernel may not have heard the answer either. HTTPS takes several
+turns of ours, so there any lateness since it began will do.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from remediator.probes.targets import Target
 log = structlog.get_logger(__name__)
 
 # A timer that runs later than this share of a probe's deadline makes the probe's silence ours.
-LATE_SHARE: Final = 0.25
+LATE_SHARE: Final = 0.5
 
 _OWN_FAULTS: Final = frozenset(
     {
@@ -166,9 +170,9 @@ class Rounds:
         except ConnectionResetError as error:
             heard, text = Heard.ANSWER, _words(error)
         except TimeoutError:
-            now = self._clock.now()
-            self.lateness.note(began_at + self._deadline_s, now)
-            late_s = self.lateness.since(began_at)
+            now, due_at = self._clock.now(), began_at + self._deadline_s
+            self.lateness.note(due_at, now)
+            late_s = self.lateness.since(began_at if kind.protocol == "https" else now)
             heard = Heard.NOTHING if late_s else Heard.SILENCE
             text = f"timeout, but we were {late_s:.1f} s late" if late_s else "timeout"
         except PermissionError as error:

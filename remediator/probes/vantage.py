@@ -2,8 +2,8 @@
 
 Slowly in peace, at once and often when asked or when a node falls silent. What travels is little:
 changes, a refresh now and then, every answer that was asked for, and the prober's own life, which
-says "unknown" while other hosts are silent too or our own timers run late. Then nothing is said of
-nodes unasked: it would be said of all.
+says "unknown" while other hosts are silent too. Then nothing is said of nodes unasked: it would be
+said of all.
 
 Peace and suspicion have bounds and queues of their own, so that a zone which died (each of its
 nodes costs a whole deadline) does not delay the node that somebody asks about.
@@ -263,10 +263,13 @@ class Vantage:
         stale = now - watch.published_at >= self._settings.refresh_s
         if not (asked or (said.settled and (changed or stale))):
             return
-        news = changed and watch.published is not None  # what we find at our start is none
+        first = watch.published is None  # found at our start rather than seen to change
         watch.published = said.reading
-        watch.published_at = now
-        self._publish(node_subject(watch.target.node), said.reading, said.detail, beat=not news)
+        # Refreshes of nodes that were all met at once must not travel all at once for ever.
+        spread_s = self._rng.uniform(0.0, self._settings.refresh_s) if first else 0.0
+        watch.published_at = now - spread_s
+        beat = first or not changed
+        self._publish(node_subject(watch.target.node), said.reading, said.detail, beat=beat)
 
     async def _live(self) -> None:
         """Say every few seconds that we live, and whether we can be believed."""
@@ -280,9 +283,9 @@ class Vantage:
         check = self._references.last
         late_s = self._rounds.lateness.since(now - self._settings.life_s)
         detail = f"{check.detail}, {len(self._watches)} nodes known"
-        if late_s:
+        if late_s:  # told only: a round that was late has convicted nobody
             detail += f", our own timers {late_s:.1f} s late"
-        reading = Reading.UP if check.reached and not late_s else Reading.UNKNOWN
+        reading = Reading.UP if check.reached else Reading.UNKNOWN
         changed = reading is not self._life[0] or self._life_at == float("-inf")
         due = always and now - self._life_at >= self._settings.life_s / 2
         if not (changed or due):

@@ -44,6 +44,19 @@ async def test_in_peace_hardly_anything_travels(lookout):
     assert 81 <= others <= 90  # one refresh every two minutes for each of nine nodes
 
 
+async def test_refreshes_do_not_come_in_bursts_though_all_nodes_were_met_at_once(lookout):
+    lookout.nodes(*(f"n{number}" for number in range(1, 201)))
+    lookout.start(life_s=1000.0)
+    await lookout.settled()
+    began, per_ten_seconds = lookout.now(), [0] * 24
+    for step in range(24):
+        await asyncio.sleep(10.0)
+        per_ten_seconds[step] = len(lookout.published.offers) - sum(per_ten_seconds)
+    assert lookout.now() - began == pytest.approx(240.0)
+    assert min(per_ten_seconds) >= 5
+    assert max(per_ten_seconds) <= 35  # 200 in two minutes are 17 in ten seconds
+
+
 async def test_what_is_found_at_the_start_and_refreshes_are_kept_apart_from_changes(lookout):
     lookout.nodes(*NINE)
     lookout.start()
@@ -207,7 +220,7 @@ async def test_one_kind_of_answer_is_enough_and_is_the_one_tried_in_peace(lookou
     await lookout.settled()
     await asyncio.sleep(60.0)
     assert {what for _, what in lookout.network.of("10.0.0.2")} == {"icmp"}
-    assert not lookout.readings("n2")
+    assert set(lookout.readings("n2")) <= {UP}
     lookout.network.silent.add("10.0.0.2")
     await lookout.until_said("n2", DOWN)
 
@@ -372,18 +385,17 @@ async def test_a_configured_reference_lets_a_cluster_of_two_be_judged(lookout):
     assert lookout.readings("n2")[-1] is DOWN
 
 
-async def test_an_event_loop_that_was_late_convicts_nobody(lookout):
+async def test_a_machine_that_stood_still_convicts_nobody(lookout):
     lookout.nodes(*NINE)
     vantage = lookout.start()
     await lookout.settled()
     lookout.network.silent.add("10.0.0.2")
-    lookout.network.late_s = 0.5  # the deadline's timer ran half a second late
+    lookout.network.late_s = 0.7  # the deadline's timer ran so late
     vantage.ask("n2")
     await asyncio.sleep(20.0)
     assert set(lookout.readings("n2")) == {UNKNOWN}
-    assert "we were 0.5 s late" in lookout.said("n2")[-1].detail
-    assert set(lookout.readings("v1")[-2:]) == {UNKNOWN}
-    assert "our own timers 0.5 s late" in lookout.life()[-1].detail
+    assert "we were 0.7 s late" in lookout.said("n2")[-1].detail
+    assert "our own timers 0.7 s late" in lookout.life()[-1].detail
     lookout.network.late_s = 0.0
     await lookout.until_said("n2", DOWN)
 
