@@ -19,7 +19,9 @@ import cold_sync
 import decode
 import end_to_end
 import engine
+import health_views
 import intake
+import probes
 import vm_verdicts
 from table import Row, show
 
@@ -37,6 +39,8 @@ class Size:
         self.records = 100 if quick else 3_000
         self.per_s = 1_000 if quick else end_to_end.AIM_PER_S
         self.seconds = 3.0 if quick else 20.0
+        self.probed_s = 3.0 if quick else 60.0
+        self.deaths = 1 if quick else 10
         self.steady_s = 1.0 if quick else cold_sync.STEADY_S
 
 
@@ -68,6 +72,10 @@ def _vm_verdicts(size: Size, _directory: Path) -> list[Row]:
     return vm_verdicts.measure(size.nodes // 50, size.vms)
 
 
+def _health(size: Size, _directory: Path) -> list[Row]:
+    return health_views.measure(size.nodes, size.vms)
+
+
 def _intake(size: Size, _directory: Path) -> list[Row]:
     return asyncio.run(intake.measure(size.nodes, 10))
 
@@ -89,13 +97,20 @@ def _sync_disks(size: Size, directory: Path) -> list[Row]:
     )
 
 
+def _probes(size: Size, directory: Path) -> list[Row]:
+    load = probes.Load(nodes=size.nodes, seconds=size.probed_s, deaths=size.deaths)
+    return asyncio.run(probes.measure(directory, load))
+
+
 _PARTS = {
     "decode": _decode,
     "bus": _bus,
     "engine": _engine,
     "vm-verdicts": _vm_verdicts,
+    "health": _health,
     "intake": _intake,
     "end-to-end": _end_to_end,
+    "probes": _probes,
     "sync": _sync,
     "sync-disks": _sync_disks,
 }
