@@ -189,6 +189,43 @@ async def test_a_missing_or_empty_bmc_password_is_found_at_start(lab, content):
     await refused(lab, ExitCode.USAGE, "fence.devices[0].password_file", str(password))
 
 
+FENCE_CONFIG = """apiVersion: remediator.io/v1alpha1
+kind: FenceConfig
+metadata: {{name: racks}}
+spec:
+  devices:
+    - {{name: bmc, method: redfish, endpoint: {endpoint}, credentials: {{{login}}}}}
+    - {{name: pdu, method: agent, program: fence_of_mine}}
+  levels: [{{devices: [bmc, pdu]}}]
+"""
+
+
+async def test_every_fault_of_the_fence_configurations_is_found_at_start(lab):
+    directory = lab.directory / "fence"
+    directory.mkdir()
+    text = FENCE_CONFIG.format(endpoint="bmc.example", login="username: a, passwordFile: /none")
+    (directory / "racks.yaml").write_text(text)
+    (directory / "more.yaml").write_text("kind: FenceConfig\n")
+    lab.configure(fence={"configs": str(directory)})
+    said = await refused(lab, ExitCode.USAGE, "is no URL of a BMC", "is missing", lines=4)
+    assert all(f"{directory}/" in line for line in said)
+    (directory / "more.yaml").unlink()
+    (directory / "racks.yaml").write_text(text.replace("bmc.example", "https://bmc.example"))
+    await refused(lab, ExitCode.USAGE, "racks.yaml:7:", "fence_of_mine is not installed")
+
+
+async def test_a_login_of_a_fence_configuration_that_cannot_be_read_is_found_at_start(lab):
+    directory = lab.directory / "fence"
+    directory.mkdir()
+    text = FENCE_CONFIG.format(
+        endpoint="https://bmc.example", login="username: a, passwordFile: /none"
+    )
+    lines = [line for line in text.splitlines() if "pdu, method" not in line]
+    (directory / "racks.yaml").write_text("\n".join(lines).replace("[bmc, pdu]", "[bmc]"))
+    lab.configure(fence={"configs": str(directory)})
+    await refused(lab, ExitCode.USAGE, "racks.yaml: device 'bmc': file /none: No such file")
+
+
 # --- Kubernetes -----------------------------------------------------------------------------------
 
 
