@@ -8,10 +8,10 @@ from remediator.engine import budgets, fencing
 from remediator.engine.chain import DecisionKind, GuardRow, Plan
 from remediator.engine.context import Context
 from remediator.engine.effects import AskPower, AskProbes, GiveUpLeadership
-from remediator.engine.evidence import SILENT
 from remediator.engine.execution import start_step
 from remediator.engine.incidents import OWN_NODE, Incident, Trigger
 from remediator.engine.model import IncidentState, NodeFacts, Verdict, node_subject
+from remediator.engine.plane_values import SILENT
 from remediator.engine.planner import make_plan
 from remediator.engine.rules import Match, first_match
 from remediator.engine.verdicts import Row, decide

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from remediator.engine import budgets, cleanup
 from remediator.engine.chain import GuardRow
 from remediator.engine.context import Context
-from remediator.engine.evidence import READY
 from remediator.engine.incidents import BOOTING_STAGES, DONE_STAGES, Incident
 from remediator.engine.model import IncidentState, NodeFacts, Reading, Verdict
+from remediator.engine.plane_values import READY
 from remediator.engine.planner import make_plan
 from remediator.engine.rules import first_match
 from remediator.engine.verdicts import Row

@@ -1,4 +1,4 @@
-"""What each plane says about a node now.
+"""All evidence about all nodes: what comes in, and what may be asked of it.
 
 Evidence is the newest signal per node, plane, source and aspect. Ages are measured from arrival, on
 our own clock; a source's ``at`` only orders its own signals.
@@ -11,39 +11,18 @@ from collections.abc import Callable
 from remediator.engine.accrual import Tempo
 from remediator.engine.chain import EvidenceRow
 from remediator.engine.evidence_rows import node_rows
-from remediator.engine.model import NodeFacts, Plane, Reading, Record, Signal
+from remediator.engine.model import NodeFacts, Plane, Reading, Signal
 from remediator.engine.network import Network
 from remediator.engine.own_health import OwnHealth
+from remediator.engine.plane_values import READY, PlaneReader, PlaneValues
 from remediator.engine.said import Books, Said
 from remediator.engine.settings import DetectionSettings, OwnHealthSettings
 from remediator.engine.silence import BeatPlane
 
-INSTANCE_GONE = "instance-gone"  # aspect of a machine signal: the instance was deleted
-READY = frozenset({"", "Ready"})  # aspects of a kubelet signal that mean the Ready condition
-
-SILENT = frozenset({"silent", "lost"})  # lease values: the limit of its silence is reached
-
 # virt-handler beats every 60 to 132 s (JitterUntil factor 1.2): from here on a beat is late.
 _HANDLER_OVERDUE_S = 132.0
-# After so long every vantage point has probed a node again, also one that was not asked to (its
-# peace period is 5 s): what it said while the host was away says nothing about its return.
-_PROBED_ANEW_S = 6.0
 # Nodes that signals speak of and no Node object is known of (yet); the oldest makes place.
 _STRANGERS_MAX = 10_000
-
-
-class PlaneValues(Record, frozen=True, kw_only=True):
-    """One value per plane: the key into the verdict table."""
-
-    lease: str = "unknown"  # up, quiet, silent, lost (silent for long), unknown
-    network: str = "unknown"  # up, down, unknown
-    handler: str = "unknown"  # up, silent, down, unknown
-    storage: str = "unknown"  # up, down, unknown
-    power: str = "unknown"  # on, off, unknown
-    kubelet: str = "unknown"  # up, down, unknown
-    machine: str = "unknown"  # up, down, gone, unknown
-    conditions: str = "unknown"  # fine, bad, unknown
-    own: str = "fine"  # fine, suspended: our own health
 
 
 class Evidence:
@@ -74,7 +53,7 @@ class Evidence:
         self.network = Network(settings)
         self.own_health = OwnHealth(own or OwnHealthSettings())
         self.said = Books()
-        self._rules = {rule.type: rule for rule in settings.conditions}
+        self._reader = PlaneReader(settings, self.leases, self.handlers, self.network, self.said)
         self._holding: set[str] = set()  # nodes with a reading that must stand for a while yet
         self._fell_overdue: dict[str, float] = {}  # node -> when its lease was found overdue
         self._strangers: dict[str, None] = {}
@@ -185,14 +164,11 @@ class Evidence:
 
     def beaten_since(self, node: str, at: float) -> bool:
         """Whether a lease renewal was seen to happen after ``at``."""
-        beat = self.leases.beats.get(node)
-        return beat is not None and beat.live and beat.at > at
+        return self._reader.beaten_since(node, at)
 
     def off_since(self, node: NodeFacts, now: float) -> float:
         """Return from when on a renewal would contradict that the power is off; 0 if it is not."""
-        if self._power_value(node.name, now) != "off":
-            return 0.0
-        return self._heard_after_off(node.name)
+        return self._reader.off_since(node.name, now)
 
     def missed_at(self, node: str) -> float | None:
         """Return when the renewal was due that did not come; None where none was ever heard."""
@@ -210,22 +186,9 @@ class Evidence:
 
     def values(self, node: NodeFacts, now: float) -> PlaneValues:
         """Return what each plane says of this node at ``now``."""
-        name = node.name
-        self.leases.stretch = self.handlers.stretch = self.own_health.multiplier
-        power = self._power_value(name, now)
-        network = self.network.value(name, now)
-        lease = self._lease_value(name, power, now)
-        return PlaneValues(
-            lease=lease,
-            network=self._network_value(name, lease, network, now),
-            handler=self._handler_value(node, lease, now),
-            storage=self._storage_value(name, lease, now),
-            power=power,
-            kubelet=self._kubelet_value(name, now),
-            machine=self._machine_value(name),
-            conditions=self._conditions_value(name, now),
-            own="suspended" if self.own_health.suspended else "fine",
-        )
+        own = self.own_health
+        self.leases.stretch = self.handlers.stretch = own.multiplier
+        return self._reader.values(node, now, suspended=own.suspended)
 
     def rows(self, node: NodeFacts, now: float) -> tuple[EvidenceRow, ...]:
         """Return the evidence as a record keeps it: at most 24 rows, in a fixed order."""
@@ -233,13 +196,7 @@ class Evidence:
 
     def bad_conditions(self, node: str, now: float) -> list[Said]:
         """Return the configured conditions that have been bad for longer than their hold."""
-        return [
-            said
-            for said in self.said.kubelet.of(node)
-            if said.reading is Reading.DOWN
-            and (rule := self._rules.get(said.aspect)) is not None
-            and now - said.since >= rule.hold_s
-        ]
+        return self._reader.bad_conditions(node, now)
 
     # --- taking in ----------------------------------------------------------------------------
 
@@ -269,7 +226,7 @@ class Evidence:
 
     def _kubelet(self, node: str, signal: Signal, now: float) -> bool:
         ready = signal.aspect in READY
-        if not ready and signal.aspect not in self._rules:
+        if not ready and not self._reader.is_configured(signal.aspect):
             return False  # a condition that nobody has configured
         changed = self.said.kubelet.take(signal, now)
         if changed and ready and signal.reading is not Reading.UNKNOWN and not signal.first:
@@ -291,122 +248,3 @@ class Evidence:
         self._strangers[node] = None
         if len(self._strangers) > _STRANGERS_MAX:
             self.forget(next(iter(self._strangers)))
-
-    # --- one value per plane ------------------------------------------------------------------
-
-    def _lease_value(self, node: str, power: str, now: float) -> str:
-        beat = self.leases.beats.get(node)
-        if beat is None:
-            return "unknown"
-        if self.leases.silent(node):
-            lost = self.leases.missed(node) >= self._settings.lease_lost_after_beats
-            # A host that has just come back renews its lease within a period: wait for that.
-            up_since = self.network.up_since(node, now)
-            back = up_since is not None and now - up_since < beat.silent_s
-            return "lost" if lost and not back else "silent"
-        if not beat.live or beat.mark_s < self.leases.time.floor_s:
-            return "unknown"  # not heard since we began, or since we were deaf
-        if power == "off":
-            heard_after_off = self.beaten_since(node, self._heard_after_off(node))
-            return "up" if heard_after_off else "quiet"
-        return "quiet" if self.leases.overdue(node) else "up"
-
-    def _network_value(self, node: str, lease: str, network: str, now: float) -> str:
-        """Return the network's value; a host that has just come back is probed anew first."""
-        if network == "down" and lease in ("up", "quiet"):
-            back_at = self.leases.beats[node].back_at
-            return "unknown" if now - back_at < _PROBED_ANEW_S else "down"
-        return network
-
-    def _handler_value(self, node: NodeFacts, lease: str, now: float) -> str:
-        if not node.kubevirt:
-            return "unknown"
-        beat = self.handlers.beats.get(node.name)
-        if beat is not None and self.handlers.silent(node.name):
-            return "silent"
-        if lease in ("up", "quiet") and self._pod_is_down(node.name, now):
-            return "down"  # once the lease is silent, the node controller says so of every pod
-        if beat is None or not beat.live:
-            return "unknown"
-        if lease in SILENT:
-            # Beats are up to 132 s apart: one from before the lease fell silent says nothing now.
-            # And a host that has just come back renews its lease within a period: wait for that.
-            silent_s = self.leases.beats[node.name].silent_s
-            late = now - beat.at >= silent_s
-            return "up" if self._after_silence(node.name, beat.at) and late else "unknown"
-        return "up"
-
-    def _pod_is_down(self, node: str, now: float) -> bool:
-        lease = self.leases.beats.get(node)
-        back_at = 0.0 if lease is None else lease.back_at
-        limit_s = self._settings.handler_silent_after_s * self.handlers.stretch
-        return any(
-            said.reading is Reading.DOWN and now - max(said.since, back_at) >= limit_s
-            for said in self.said.handler.of(node)
-        )
-
-    def _after_silence(self, node: str, at: float) -> bool:
-        """Whether something at ``at`` came after the node's lease had fallen silent."""
-        lease = self.leases.beats.get(node)
-        return lease is None or at > lease.at + lease.silent_s
-
-    def _storage_value(self, node: str, lease: str, now: float) -> str:
-        said = list(self.said.storage.of(node))
-        for each in said:
-            if each.reading is not Reading.UP:
-                continue
-            fresh = now - each.arrived_at <= self._settings.storage_fresh_s
-            # What storage heard before the lease fell silent is no sign of life now.
-            if fresh and (lease not in SILENT or self._after_silence(node, each.arrived_at)):
-                return "up"
-        return "down" if any(each.reading is Reading.DOWN for each in said) else "unknown"
-
-    def _heard_after_off(self, node: str) -> float:
-        """Return from when on a beat contradicts "off": a write in flight may come after it."""
-        off = [each for each in self.said.power.of(node) if each.firm is Reading.DOWN]
-        first_at = min((each.firm_since for each in off), default=0.0)
-        return first_at + self._settings.contradiction_after_s
-
-    def _power_value(self, node: str, now: float) -> str:
-        off = False
-        for said in self.said.power.of(node):
-            fresh = now - said.firm_at <= self._settings.power_fresh_s
-            if said.firm is Reading.UP and fresh:
-                return "on"
-            if said.firm is Reading.DOWN:
-                # What was once off cannot still be writing from before, so "off" does not grow
-                # stale, unless the node was heard since: then it says nothing about this boot.
-                since = said.firm_at + self._settings.contradiction_after_s
-                off = off or fresh or not self.beaten_since(node, since)
-        return "off" if off else "unknown"
-
-    def _kubelet_value(self, node: str, now: float) -> str:
-        value = "unknown"  # Unknown is the node controller's reading of the same lease
-        for said in self.said.kubelet.of(node):
-            if said.aspect not in READY:
-                continue
-            if said.reading is Reading.DOWN:
-                stood = now - said.since >= self._settings.degraded_after_s
-                return "down" if stood else "unknown"
-            if said.reading is Reading.UP:
-                value = "up"
-        return value
-
-    def _conditions_value(self, node: str, now: float) -> str:
-        if self.bad_conditions(node, now):
-            return "bad"
-        named = any(said.aspect in self._rules for said in self.said.kubelet.of(node))
-        return "fine" if named else "unknown"
-
-    def _machine_value(self, node: str) -> str:
-        values = {self._machine_reading(node, said): None for said in self.said.machine.of(node)}
-        return next((value for value in ("gone", "down", "up") if value in values), "unknown")
-
-    def _machine_reading(self, node: str, said: Said) -> str:
-        if said.aspect != INSTANCE_GONE:
-            return said.reading.value
-        if said.reading is not Reading.DOWN:
-            return "unknown"
-        # A node that is heard after its instance was said to be gone is another instance's.
-        since = said.arrived_at + self._settings.contradiction_after_s
-        return "unknown" if self.beaten_since(node, since) else "gone"

@@ -11,7 +11,8 @@ from remediator.engine.said import Said
 from remediator.engine.silence import Beat
 
 if TYPE_CHECKING:
-    from remediator.engine.evidence import Evidence, PlaneValues
+    from remediator.engine.evidence import Evidence
+    from remediator.engine.plane_values import PlaneValues
 
 # A record stays small: 24 rows in all, with at most so many of one kind.
 _ZONES, _CONDITIONS, _SOURCES, _BMCS = 6, 4, 4, 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from remediator.engine.context import Context
-from remediator.engine.evidence import READY
 from remediator.engine.model import Plane, Reading
+from remediator.engine.plane_values import READY
 from remediator.engine.said import Said
 from remediator.engine.silence import Beat
 from remediator.engine.views import SourceLine

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from remediator.engine import budgets, fencing
 from remediator.engine.context import Context
 from remediator.engine.due import guards_against, node_due, proven_off
-from remediator.engine.evidence import PlaneValues
 from remediator.engine.incidents import Incident
 from remediator.engine.model import NodeFacts, Plane, Verdict, node_subject, vm_subject
 from remediator.engine.near_names import near, suggestion
 from remediator.engine.node_sources import sources
+from remediator.engine.plane_values import PlaneValues
 from remediator.engine.verdicts import PLANES, Row, decide
 from remediator.engine.view_lines import incident_line, leader_line, own_line, standing_verdict
 from remediator.engine.views import (

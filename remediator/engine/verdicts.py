@@ -7,8 +7,8 @@ living VMs, whatever its kubelet does.
 
 from __future__ import annotations
 
-from remediator.engine.evidence import PlaneValues
 from remediator.engine.model import Record, Verdict
+from remediator.engine.plane_values import PlaneValues
 
 ANY: frozenset[str] = frozenset()
 

@@ -11,8 +11,8 @@ from itertools import combinations
 
 import msgspec
 
-from remediator.engine.evidence import SILENT, PlaneValues
 from remediator.engine.model import Verdict
+from remediator.engine.plane_values import SILENT, PlaneValues
 from remediator.engine.verdicts import PLANES, decide
 from remediator.engine.views import WhatIf
 

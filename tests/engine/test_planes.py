@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.engine.evidence import INSTANCE_GONE, Evidence, PlaneValues
+from remediator.engine.evidence import Evidence
 from remediator.engine.model import (
     NodeFacts,
     Plane,
@@ -15,6 +15,7 @@ from remediator.engine.model import (
     node_subject,
     vantage_subject,
 )
+from remediator.engine.plane_values import INSTANCE_GONE, PlaneValues
 from remediator.engine.said import SAID_MAX
 from remediator.engine.settings import ConditionRule, DetectionSettings
 

@@ -7,7 +7,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remediator.engine.events import SignalSeen
-from remediator.engine.evidence import INSTANCE_GONE
 from remediator.engine.model import (
     Plane,
     Reading,
@@ -17,6 +16,7 @@ from remediator.engine.model import (
     node_subject,
     vantage_subject,
 )
+from remediator.engine.plane_values import INSTANCE_GONE
 from tests.engine.conftest import Cluster
 
 ASPECTS = {

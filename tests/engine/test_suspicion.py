@@ -6,7 +6,6 @@ import pytest
 
 from remediator.engine.chain import DecisionKind
 from remediator.engine.events import ObjectGone, ObjectSeen, SignalSeen
-from remediator.engine.evidence import INSTANCE_GONE
 from remediator.engine.model import (
     FactKind,
     Fence,
@@ -21,6 +20,7 @@ from remediator.engine.model import (
     node_subject,
     vantage_subject,
 )
+from remediator.engine.plane_values import INSTANCE_GONE
 from remediator.engine.settings import (
     ConditionRule,
     DetectionSettings,

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from remediator.engine.evidence import SILENT, PlaneValues
 from remediator.engine.model import Verdict
+from remediator.engine.plane_values import SILENT, PlaneValues
 from remediator.engine.verdicts import LIVING, PLANES, ROWS, TABLE, Row, decide
 
 DOMAIN = {

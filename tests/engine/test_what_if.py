@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.engine.evidence import PlaneValues
 from remediator.engine.model import Verdict
+from remediator.engine.plane_values import PlaneValues
 from remediator.engine.verdicts import PLANES, TABLE, decide
 from remediator.engine.what_if import SAYS, changed, possible, what_if
 
