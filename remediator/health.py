@@ -85,6 +85,7 @@ async def measure(
             ("published", metrics.nats_published, publisher.published),
             ("retried", metrics.nats_retried, publisher.retried),
             ("dropped", metrics.nats_dropped, publisher.dropped),
+            ("unburied", metrics.dead_letters_lost, publisher.unburied),
         ):
             counter.inc(total - counted[name])
             counted[name] = total

@@ -3,7 +3,7 @@
 ============  =======  =========================  ==================================================
 stream        storage  keeps                      why
 ============  =======  =========================  ==================================================
-HEARTBEATS    memory   newest per subject         old beats prove nothing
+HEARTBEATS    memory   newest per subject, 1 h    old beats prove nothing
 INVENTORY     memory   newest per subject         republished whenever it is lost
 SIGNALS       file     24 h, bounded bytes        changes of state, for a late look
 DEAD_LETTERS  file     7 days, 64 MiB             messages that were not let in, and why
@@ -58,6 +58,8 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     # power loss.
     persist_async: bool = False
     allow_direct: bool = True
+    # The daemon works without it: a server that refuses it is no reason to end.
+    dispensable: bool = False
     # Without these the stream must not be used: a daemon that acts on a weaker journal lies.
     vital: tuple[str, ...] = ()
 
@@ -119,6 +121,7 @@ def desired_streams(*, replicas: int = 1) -> tuple[StreamSpec, ...]:
             subjects=(subjects.HEARTBEATS_FILTER,),
             storage="memory",
             max_bytes=64 * _MIB,
+            max_age_s=3600.0,  # each process beats on subjects of its own
             max_msgs_per_subject=1,
         ),
         StreamSpec(
@@ -146,6 +149,7 @@ def desired_streams(*, replicas: int = 1) -> tuple[StreamSpec, ...]:
             max_age_s=7 * 24 * 3600.0,
             replicas=replicas,
             persist_async=True,
+            dispensable=True,
         ),
         StreamSpec(
             name=DECISIONS,
@@ -176,8 +180,15 @@ async def ensure_all(connection: BusConnection) -> list[StreamReport]:
 
     Raises StreamUnfitError, JetStreamError and BusUnavailableError.
     """
-    specs = desired_streams(replicas=connection.settings.replicas)
-    return [await ensure(connection, spec) for spec in specs]
+    reports = []
+    for spec in desired_streams(replicas=connection.settings.replicas):
+        try:
+            reports.append(await ensure(connection, spec))
+        except JetStreamError as error:
+            if not spec.dispensable:
+                raise
+            _log.warning("stream_refused", stream=spec.name, error=str(error))
+    return reports
 
 
 async def ensure(connection: BusConnection, spec: StreamSpec) -> StreamReport:

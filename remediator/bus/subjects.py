@@ -20,6 +20,7 @@ NODES_FILTER = f"{PREFIX}.inventory.Node.>"
 
 # Not stored in any stream: whoever is not there to hear it has no use for it later.
 ASK_PROBES = f"{PREFIX}.ask.probes"  # body: {"node": NAME}; every vantage point listens
+ORDER = f"{PREFIX}.order"  # request and reply; only the leader answers
 QUERY_HEALTH = f"{PREFIX}.query.health"  # request and reply; only the leader answers
 
 CLUSTER_SCOPED = (
@@ -87,9 +88,12 @@ def heartbeat(
     return f"{PREFIX}.heartbeat.{_word(plane)}.{_word(kind)}.{where}{_tail(source, aspect)}"
 
 
-def watch_progress(watch: str) -> str:
-    """Return the subject of a watch's progress marker, stored behind the beats it covers."""
-    return f"{PREFIX}.heartbeat.progress.watch.{_word(watch)}"
+def watch_progress(watch: str, by: str = "") -> str:
+    """Return the subject of a watch's progress marker, stored behind the beats it covers.
+
+    It ends in the name of the process whose watch it is: nobody else's message takes its place.
+    """
+    return f"{PROGRESS}watch.{_word(watch)}{_tail(by, '')}"
 
 
 def inventory(kind: str, name: str, namespace: str = "") -> str:

@@ -57,12 +57,13 @@ class _Place:
     What follows from these three is worked out once: nearly all subjects have one source.
     """
 
-    __slots__ = ("address", "aspect", "closed", "key", "last_at", "source", "speaker")
+    __slots__ = ("address", "aspect", "by", "closed", "key", "last_at", "source", "speaker")
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self.source = ""  # none yet: no signal has an empty one
         self.aspect = ""
+        self.by = ""  # whose messages alone belong here, where the subject names a process
         self.closed: RefusedError | None = None  # to this source, if it is not ours
         self.key = 0
         self.last_at = 0.0
@@ -169,6 +170,8 @@ class Intake:
             text.check(signal)
         if signal.source != place.source or signal.aspect != place.aspect:
             self._meet(place, signal)
+        elif place.by and signal.by != place.by:
+            raise self._not_of(signal, address)
         if signal.by and signal.by == self._origin:
             place.speaker.ours = True
         elif place.closed is not None:
@@ -189,11 +192,11 @@ class Intake:
                 self._speakers = {key: each for key, each in self._speakers.items() if each.ours}
             speaker = _Speaker(subjects.tail_token(source))
             self._speakers[address.plane_name, source] = speaker
+        by = ""
         if address.source and address.source != speaker.token:
-            raise RefusedError(
-                Refusal.MISMATCH,
-                f"the document is of {source[:80]!r}, its subject of {address.source!r}",
-            )
+            by = signal.by  # a beat of a process that is named instead of its source
+            if not by or address.source != subjects.tail_token(by):
+                raise self._not_of(signal, address)
         if address.aspect and not (aspect and address.aspect == subjects.tail_token(aspect)):
             raise RefusedError(
                 Refusal.MISMATCH,
@@ -203,12 +206,18 @@ class Intake:
             raise RefusedError(
                 Refusal.WRONG_SOURCE, "a vantage point's own life is told by nobody else"
             )
-        place.closed = None
+        place.by, place.closed = by, None
         if self._sources is not None:
             place.closed = self._sources.judge(address.plane, source, address.subject)
         place.source, place.aspect, place.speaker = source, aspect, speaker
         place.key = hash((address.key, source, aspect))
         place.last_at = signal.at
+
+    def _not_of(self, signal: Signal, address: Address) -> RefusedError:
+        return RefusedError(
+            Refusal.MISMATCH,
+            f"the document is of {signal.source[:80]!r}, its subject of {address.source!r}",
+        )
 
     def _note_time(self, place: _Place, at: float, now: float) -> None:
         """Count what is odd about a source's time; nothing follows from it here."""
@@ -244,7 +253,8 @@ class Intake:
                 Refusal.NOT_OURS, f"sent by {event.by[:80]!r}, not by this process's own watchers"
             )
         if isinstance(event, WatchProgressed):
-            if subject != f"{subjects.PROGRESS}watch.{event.watch}":
+            own = f"{subjects.PROGRESS}watch.{event.watch}"
+            if subject not in (own, f"{own}.{event.by}"):
                 raise RefusedError(Refusal.BAD_EVENT, "a mark of progress on another's subject")
             if event.at > now + MARK_AHEAD_S:
                 raise RefusedError(Refusal.BAD_EVENT, "a mark of progress from the future")

@@ -46,16 +46,21 @@ def subject_of(signal: Signal, *, beat: bool = False) -> str:
     """Return the subject that a signal is published on. Raises SubjectNameError.
 
     ``beat``: a repeated proof of life, of which only the newest is kept, rather than a change.
+    Our own beats end in the name of their process, which nobody guesses: a message of anybody's on
+    the same subject would take the place of one that has not been delivered yet.
     """
-    build = subjects.heartbeat if beat else subjects.signal
     of = signal.subject
-    named = signal.aspect or signal.plane not in _ONE_SOURCE
+    source = signal.source if signal.aspect or signal.plane not in _ONE_SOURCE else ""
+    build = subjects.signal
+    if beat:
+        build = subjects.heartbeat
+        source = source or signal.by
     return build(
         signal.plane.value,
         of.kind,
         of.name,
         of.namespace,
-        source=signal.source if named else "",
+        source=source,
         aspect=signal.aspect,
     )
 

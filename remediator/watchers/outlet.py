@@ -89,7 +89,8 @@ class Outlet:
         """Send that a watch proved progress at ``at``."""
         if self.is_open:
             event = WatchProgressed(watch=watch, at=at, by=self.origin)
-            self._send(subjects.watch_progress(watch), event, f"progress:{watch}:{at:.6f}")
+            subject = subjects.watch_progress(watch, self.origin)
+            self._send(subject, event, f"progress:{watch}:{at:.6f}")
 
     def _offer(self, signal: Signal, *, beat: bool) -> None:
         if self.is_open:

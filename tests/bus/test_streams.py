@@ -134,3 +134,13 @@ async def test_what_strangers_can_fill_is_bounded_in_bytes_and_age_or_subjects()
         if spec.name != "DECISIONS":
             assert spec.max_bytes > 0
             assert spec.max_age_s > 0 or spec.max_msgs_per_subject == 1
+
+
+async def test_a_server_that_refuses_dead_letters_a_stream_gets_all_the_others(connection):
+    await connection.api("STREAM.DELETE.DEAD_LETTERS")
+    taken = StreamSpec(name="TAKEN", subjects=("remediator.dead-letter.x",), storage="memory")
+    await ensure(connection, taken)
+    reports = await ensure_all(connection)
+    assert {report.name for report in reports} == {
+        spec.name for spec in desired_streams() if spec.name != "DEAD_LETTERS"
+    }

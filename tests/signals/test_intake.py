@@ -206,6 +206,20 @@ def test_a_refused_message_changes_nothing_for_the_next_of_its_subject(door):
         assert door.take(document(at=door.clock.at)) is not None
 
 
+def test_a_subject_that_names_a_process_is_that_process_s_alone(door):
+    beat = signal(plane=Plane.MACHINE, source="ours", by=ORIGIN)
+    subject = f"{SUBJECT}.{ORIGIN}"
+    assert door.intake.take(subject, wire.encode(beat)) is not None
+    for by in ("", "another"):
+        stranger = signal(plane=Plane.MACHINE, source="ours", by=by, at=NOW + 1)
+        assert door.intake.take(subject, wire.encode(stranger)) is None
+    other = signal(plane=Plane.MACHINE, source="theirs", at=NOW + 2)
+    assert door.intake.take(subject, wire.encode(other)) is None
+    assert door.reasons == ["mismatch"] * 3
+    later = signal(plane=Plane.MACHINE, source="ours", by=ORIGIN, at=NOW + 3)
+    assert door.intake.take(subject, wire.encode(later)) is not None
+
+
 # --- repeats --------------------------------------------------------------------------------------
 
 
@@ -297,14 +311,16 @@ MARK = WatchProgressed(watch="leases", at=NOW, by=ORIGIN)
         (subjects.inventory("Node", "n1"), FACTS),
         (subjects.inventory_synced("Node"), SYNCED),
         (subjects.watch_progress("leases"), MARK),
+        (subjects.watch_progress("leases", ORIGIN), MARK),
     ],
 )
 def test_facts_and_marks_are_taken_from_our_own_watchers_only(door, subject, event):
     assert door.intake.take(subject, encoder.encode(event)) == event
-    assert door.intake.take(subject, encoder.encode(event).replace(b"0123", b"9999")) is None
+    theirs = encoder.encode(event).replace(b"0123", b"9999")
+    assert door.intake.take(subject, theirs) is None
     assert door.reasons == ["not-ours"]
     anybody = Door(origin="")
-    assert anybody.intake.take(subject, encoder.encode(event).replace(b"0123", b"9999"))
+    assert anybody.intake.take(subject.replace("0123", "9999"), theirs)
 
 
 @pytest.mark.parametrize(

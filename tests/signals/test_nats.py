@@ -11,13 +11,14 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nats
 import nats.errors
 import pytest
 from prometheus_client import CollectorRegistry
-from signal_door import NOW, document
+from signal_door import NOW, document, signal
 
 from remediator.bus.connection import connect
 from remediator.bus.consumer import Consumer
@@ -25,11 +26,13 @@ from remediator.bus.embedded import EmbeddedServer, server_binary
 from remediator.bus.publisher import Publisher
 from remediator.bus.streams import ensure_all
 from remediator.clock import Clock
-from remediator.engine.events import SignalSeen
+from remediator.engine.events import SignalSeen, WatchProgressed
+from remediator.engine.model import Plane, Reading
 from remediator.metrics import Metrics
 from remediator.signals.dead_letters import LETTERS_AT_ONCE, LETTERS_PER_S, DeadLetters
 from remediator.signals.intake import Intake
 from remediator.signals.sources import SignalSettings, Sources
+from remediator.watchers.outlet import Outlet
 
 PAGE = (Path(__file__).parents[2] / "docs" / "signals.md").read_text()
 EXAMPLE, PERMISSIONS = (
@@ -198,6 +201,31 @@ async def test_dead_letters_are_not_heard_as_signals(station, outsider):
     await outsider.publish(SUBJECT, json.dumps(document()).encode())
     await station.until(lambda: station.intake.accepted == 1)
     assert station.consumer.delivered == 51
+
+
+async def test_nobody_s_message_takes_the_place_of_our_own_beats_and_marks(station, outsider):
+    """Of heartbeats the newest per subject is kept: one that is replaced is heard by nobody."""
+    outlet = Outlet(station.publisher, random.Random(1))
+    outlet.is_open = True
+    for plane in (Plane.LEASE, Plane.HANDLER):
+        outlet.beat(signal(plane=plane, source="node watch", reading=Reading.UP))
+    outlet.progress("leases", time.time())
+    assert await station.publisher.flush(10.0)
+    for guess in (
+        "lease.node.n1",
+        "lease.node.n1.node-watch",
+        "handler.node.n1",
+        "handler.node.n1.node-watch",
+        "progress.watch.leases",
+    ):
+        await outsider.publish(f"remediator.heartbeat.{guess}", b"garbage")
+    await outsider.flush()
+    await station.until(lambda: station.intake.refused.total() >= 5)
+    assert await station.stored("HEARTBEATS") == 8
+    intake = Intake(Clock(), sources=Sources(SignalSettings()), origin=outlet.origin)
+    stored = [await outsider.jetstream().get_msg("HEARTBEATS", seq) for seq in (1, 2, 3)]
+    events = [intake.take(message.subject, message.data) for message in stored]
+    assert [type(event) for event in events] == [SignalSeen, SignalSeen, WatchProgressed]
 
 
 # --- the permissions of the documentation ---------------------------------------------------------

@@ -75,6 +75,13 @@ def test_each_source_and_aspect_has_a_subject_of_its_own_where_there_are_several
     assert wire.subject_of(signal(**fields), beat=True) == subject.replace("signal", "heartbeat")
 
 
+def test_a_beat_of_our_own_is_on_a_subject_of_its_process():
+    beat = signal(plane=Plane.LEASE, source="lease watch", reading=Reading.UP, by="0123456789ab")
+    subject = wire.subject_of(beat, beat=True)
+    assert subject == "remediator.heartbeat.lease.node.n1.0123456789ab"
+    assert wire.subject_of(beat) == "remediator.signal.lease.node.n1"
+
+
 def test_the_id_is_what_the_documentation_says():
     given = signal(aspect="fan", at=1_800_000_000.1234567)
     lines = ["machine", "hypervisor-watch", "node/n1", "fan", "1800000000.123457", "down", ""]

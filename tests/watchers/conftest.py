@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 
 import pytest
 
@@ -29,6 +30,7 @@ from remediator.sim.virtual_time import VirtualTimeLoop
 from remediator.watchers.inventory import InventoryWatchers, WatcherSettings
 
 EPOCH = 1_800_000_000.0
+_PROCESS = re.compile(r"\.[0-9a-f]{12}$")
 LEASE_NS = "kube-node-lease"
 
 
@@ -50,7 +52,8 @@ class Published:
             event = wire.decode(payload)
         else:
             event = wire_decoder.decode(payload)
-        self.offers.append((subject, event, message_id))
+        # Beats and marks end in the name of their process: here, all are of one.
+        self.offers.append((_PROCESS.sub("", subject), event, message_id))
 
     def clear(self) -> None:
         self.offers.clear()
