@@ -35,6 +35,7 @@ class DecisionKind(enum.StrEnum):
     PROGRESS = "progress"  # a VM was requested, runs, or is left as it is, and why
     RESOLVED = "resolved"  # the incident is over
     COMMAND = "command"  # a person ordered something; the text says who, why, and whether obeyed
+    FENCE_METHODS = "fence-methods"  # other fence configurations are in force from now on
     OWN_HEALTH = "own-health"  # our own trouble suspends convictions, or no longer does
 
 

@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from remediator.engine.model import FactKind, Facts, Outcome, Record, Signal
+from remediator.engine.settings import FenceMethod
 
 
 class SignalSeen(Record, frozen=True, kw_only=True, tag_field="event", tag="signal"):
@@ -93,6 +94,12 @@ class CommandGiven(Record, frozen=True, kw_only=True, tag_field="event", tag="co
     reason: str
 
 
+class FenceMethodsLoaded(Record, frozen=True, kw_only=True, tag_field="event", tag="fence-methods"):
+    """The fence configurations changed: these are all of them now, in the order asked."""
+
+    methods: tuple[FenceMethod, ...]
+
+
 class Tick(Record, frozen=True, kw_only=True, tag_field="event", tag="tick"):
     """Time passed. Sent at least once a second, and when an asked-for wake-up is due."""
 
@@ -107,6 +114,7 @@ Event = (
     | LeadershipGained
     | OwnHealthSeen
     | CommandGiven
+    | FenceMethodsLoaded
     | Tick
 )
 

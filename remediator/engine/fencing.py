@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from remediator.engine.chain import Plan, PlanLevel, VmPlan
+from remediator.engine.chain import DecisionKind, Plan, PlanLevel, VmPlan
 from remediator.engine.context import Context
 from remediator.engine.inventory import Inventory
-from remediator.engine.model import ProofKind
+from remediator.engine.model import ProofKind, Subject
 from remediator.engine.rules import DiskKind, Policy
 from remediator.engine.settings import FenceMethod
 
@@ -28,6 +28,33 @@ def method_for(context: Context, node: str) -> FenceMethod | None:
         if named and method.labels.items() <= labels.items():
             return method
     return None
+
+
+def load(context: Context, methods: tuple[FenceMethod, ...]) -> None:
+    """Take other fence configurations, and record what changed; nothing where nothing did.
+
+    Plans that were made keep their levels: each attempt is checked against what is in force then.
+    """
+    before = {method.name: method for method in context.fence_methods}
+    after = {method.name: method for method in methods}
+    if tuple(methods) == context.fence_methods:
+        return
+    said = [
+        f"{what}: {', '.join(names)}"
+        for what, names in (
+            ("new", [name for name in after if name not in before]),
+            ("gone", [name for name in before if name not in after]),
+            ("changed", [name for name in after if before.get(name, after[name]) != after[name]]),
+        )
+        if names
+    ]
+    context.fence_methods = tuple(methods)
+    context.record(
+        DecisionKind.FENCE_METHODS,
+        Subject("daemon", context.identity),
+        f"fence configurations in force: {', '.join(after) or 'none'}"
+        f" ({'; '.join(said) or 'in another order'})",
+    )
 
 
 def disk_kind(inventory: Inventory, vm: VmPlan) -> DiskKind:

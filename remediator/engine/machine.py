@@ -19,6 +19,7 @@ from remediator.engine import (
     commands,
     conviction,
     execution,
+    fencing,
     proofs,
     recovery,
     suspension,
@@ -30,6 +31,7 @@ from remediator.engine.events import (
     ActionFinished,
     CommandGiven,
     Event,
+    FenceMethodsLoaded,
     InventorySynced,
     LeadershipGained,
     ObjectGone,
@@ -158,6 +160,8 @@ class Engine:
                 context.evidence.own_health.seen(event, context.now)
                 suspension.look(context)
                 self._vms.deaf(event.stale_watches)
+            case FenceMethodsLoaded():
+                fencing.load(context, event.methods)
             case _:
                 assert_never(event)
         return context.effects

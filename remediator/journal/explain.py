@@ -31,6 +31,7 @@ _KIND_WORDS = {
     DecisionKind.SKIPPED: "A step was skipped",
     DecisionKind.PROGRESS: "A VM's recovery went on",
     DecisionKind.RESOLVED: "The incident was resolved",
+    DecisionKind.FENCE_METHODS: "This daemon took other fence configurations",
     DecisionKind.OWN_HEALTH: "This daemon judged its own health",
 }
 _ANSWERS = {"grant": "yes", "wait": "not yet", "refuse": "no"}
