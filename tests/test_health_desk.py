@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from remediator import health_desk
 from remediator.bus.protocols import BusUnavailableError, NobodyAnswersError
@@ -206,12 +207,17 @@ async def test_a_defect_in_a_view_ends_nothing(desk, monkeypatch):
 
     monkeypatch.setattr(health_desk.health_view, "survey", broken)
     monkeypatch.setattr(health_desk, "COUNT_EVERY_S", 0.01)
-    answer = await desk.answer(CLUSTER)
-    assert (answer.status, answer.detail) == (500, "internal error; the leader's log tells more")
-    counting = asyncio.create_task(desk.count(Metrics(CollectorRegistry())))
-    await asyncio.sleep(0.05)
-    assert not counting.done()
-    counting.cancel()
+    with capture_logs() as logged:
+        answer = await desk.answer(CLUSTER)
+        assert (answer.status, answer.detail) == (
+            500,
+            "internal error; the leader's log tells more",
+        )
+        counting = asyncio.create_task(desk.count(Metrics(CollectorRegistry())))
+        await asyncio.sleep(0.05)
+        assert not counting.done()
+        counting.cancel()
+    assert {each["event"] for each in logged} == {"view_broken"}
 
 
 def value(metrics, name, **labels):
