@@ -174,19 +174,25 @@ class HandlerPod:
         await self._host.kubelet.request("DELETE", f"{_PODS}/{name}", body)
 
     async def replace(self, away_s: float) -> None:
-        """Replace pod and process, as a rollout does; the new one starts after ``away_s``."""
+        """Replace pod and process, as a rollout does; the new one starts after ``away_s``.
+
+        Cancelled, the new one starts at once: a rollout that stops leaves no host without.
+        """
         self._away = True
         pod = self._pod
-        await self._host.handler.end_in_order()
-        self.fails(after_s=0.0)
-        if pod is not None:
-            # Gone already; or the host is cut off, and the API keeps the old one.
-            with contextlib.suppress(RefusedError, TransportError):
-                await self._delete(pod["metadata"]["name"])
-        await self._host.kubelet.sleep(away_s)
-        self._away = False
-        self._wake.set()
-        self._host.start_handler()
+        try:
+            await self._host.handler.end_in_order()
+            self.fails(after_s=0.0)
+            if pod is not None:
+                # Gone already; or the host is cut off, and the API keeps the old one.
+                with contextlib.suppress(RefusedError, TransportError):
+                    await self._delete(pod["metadata"]["name"])
+            await self._host.kubelet.sleep(away_s)
+        finally:
+            self._away = False
+            self._wake.set()
+            if self._host.kubelet.running:  # else the next boot starts it
+                self._host.start_handler()
 
     @property
     def ready(self) -> bool:

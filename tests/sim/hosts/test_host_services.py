@@ -204,3 +204,27 @@ def test_a_planned_reboot_ends_the_guests_in_order_and_leaves_the_power_on(in_cl
         assert cluster.ledger.double_runs == ()
 
     in_cluster(story, run_strategies={"Always": 1.0})
+
+
+def test_a_rollout_that_is_stopped_leaves_no_host_without_virt_handler(in_cluster):
+    async def story(cluster):
+        cluster.faults.handler_rollout(away_s=60)
+        await asyncio.sleep(10)
+        assert not cluster.hosts["n01"].handler.running
+        cluster.faults.end_all()
+        await asyncio.sleep(60)
+        assert all(host.handler.running for host in cluster.hosts.values())
+        assert all(host.handler_pod.ready for host in cluster.hosts.values())
+
+    in_cluster(story)
+
+
+def test_a_rollout_starts_no_virt_handler_on_a_host_that_has_no_power(in_cluster):
+    async def story(cluster):
+        cluster.faults.handler_rollout(away_s=20)
+        await asyncio.sleep(10)
+        cluster.faults.power_loss("n01")
+        await asyncio.sleep(60)
+        assert not cluster.hosts["n01"].handler.running
+
+    in_cluster(story)
