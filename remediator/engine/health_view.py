@@ -25,7 +25,7 @@ from remediator.engine.views import (
     VantageLine,
     ZoneLine,
 )
-from remediator.engine.vm_view import VmCensus
+from remediator.engine.vm_census import VmCensus
 from remediator.engine.vm_watch import VmWatch
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from remediator.engine.views import (
     Surroundings,
 )
 from remediator.engine.vm_health import vm_health
-from remediator.engine.vm_view import counted_verdict
+from remediator.engine.vm_view import vm_standing
 from remediator.engine.vm_watch import VmWatch
 from remediator.engine.what_if import what_if
 
@@ -175,7 +175,7 @@ def _placed(
         if str(subject) in progress:
             state += f"; recovery: {progress[str(subject)].stage}"
         found = vm_health(context, watch, subject)
-        verdict = Verdict.UNKNOWN if found is None else counted_verdict(context, found)
+        verdict = Verdict.UNKNOWN if found is None else vm_standing(context, found)[0]
         yield PlacedVm(namespace=vmi.namespace, name=vmi.name, state=state, verdict=verdict.value)
     for key, each in sorted(progress.items()):
         if key not in seen:

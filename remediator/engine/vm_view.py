@@ -1,13 +1,10 @@
-"""Everything about one VM, and the count of all of them by verdict."""
+"""Everything about one VM."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from remediator.engine.context import Context
-from remediator.engine.incidents import DONE_STAGES
-from remediator.engine.inventory import Key
 from remediator.engine.model import IncidentState, Subject, Verdict, VmiFacts, vm_subject
 from remediator.engine.near_names import near, suggestion
 from remediator.engine.planner import plan_vm
@@ -15,7 +12,6 @@ from remediator.engine.rules import first_match
 from remediator.engine.verdicts import decide
 from remediator.engine.view_lines import leader_line, own_line, standing_verdict
 from remediator.engine.views import (
-    STOPPED,
     Due,
     FacetLine,
     FittingRow,
@@ -24,7 +20,6 @@ from remediator.engine.views import (
     PartLine,
     RowLine,
     Surroundings,
-    VmLine,
     VmView,
 )
 from remediator.engine.vm_health import VmHealth, vm_health
@@ -41,7 +36,7 @@ def view(
     if found is None:
         return _no_such(context, namespace, name)
     vm, vmi = context.inventory.vm(subject), context.inventory.vmi(subject)
-    verdict, row = _verdict(context, found)
+    verdict, row = vm_standing(context, found)
     incident = context.state.vm_incident_on(subject)
     node = vmi.node if vmi is not None else ""
     node_verdict, node_incident = _host(context, node, now)
@@ -82,20 +77,18 @@ def view(
             )
             for each in found.fitting
         ),
-        due=tuple(_due(found)),
+        due=tuple(vm_due(found)),
         what_if=found.would_change,
         cannot_move=tuple(_cannot_move(context, subject, vmi)),
         if_host_dies=_if_host_dies(context, subject, vmi, now),
     )
 
 
-def counted_verdict(context: Context, found: VmHealth) -> Verdict:
-    """Return a VM's verdict: a row counts only once it has fitted for as long as it must."""
-    return _verdict(context, found)[0]
+def vm_standing(context: Context, found: VmHealth) -> tuple[Verdict, str]:
+    """Return a VM's verdict and the row behind it, "" where none is.
 
-
-def _verdict(context: Context, found: VmHealth) -> tuple[Verdict, str]:
-    """Return the verdict and the row behind it, "" where none is."""
+    A row counts only once it has fitted for as long as it must.
+    """
     incident = context.state.vm_incident_on(found.subject)
     if found.excuse:
         return Verdict.UNKNOWN, ""
@@ -145,7 +138,8 @@ def _incident(context: Context, found: VmHealth, now: float) -> IncidentLine | N
     )
 
 
-def _due(found: VmHealth) -> Iterator[Due]:
+def vm_due(found: VmHealth) -> Iterator[Due]:
+    """Yield what is due for a VM."""
     if found.excuse:
         yield Due(what=f"nothing is concluded for now: {found.excuse}")
         return
@@ -238,91 +232,3 @@ def _if_host_dies(context: Context, subject: Subject, vmi: VmiFacts | None, now:
             return f"nothing: policy {policy.name} does not recover VMs"
     plan = plan_vm(context.inventory, policy, subject, vmi, vmi.node)
     return f"{plan.treatment}: {plan.why}"
-
-
-# --- all of them ----------------------------------------------------------------------------------
-
-
-class VmCensus:
-    """All VMs of a cluster, or those on the nodes of one zone, counted by verdict.
-
-    ``doubtful`` are the nodes whose VMs nothing is concluded of.
-    """
-
-    def __init__(
-        self, context: Context, watch: VmWatch, doubtful: set[str], zone: str, now: float
-    ) -> None:
-        self.counts: Counter[str] = Counter()
-        self.sick: list[VmLine] = []
-        self._context = context
-        self._watch = watch
-        self._doubtful = doubtful
-        self._zone = zone
-        self._now = now
-        # What a recovery has in its hands is judged by nobody, wherever it runs by now.
-        self._verdicts: dict[Key, Verdict] = {
-            (progress.plan.vm.namespace, progress.plan.vm.name): Verdict.UNKNOWN
-            for incident in context.state.incidents.values()
-            for progress in incident.vms.values()
-            if progress.stage not in DONE_STAGES
-        }
-
-    def look_at(self, keys: Sequence[Key]) -> None:
-        """Take in VMs that give cause to look at them; before any is counted."""
-        for key in keys:
-            found = vm_health(self._context, self._watch, vm_subject(*key))
-            if found is None:
-                continue
-            verdict, row = _verdict(self._context, found)
-            self._verdicts[key] = verdict
-            vmi = self._context.inventory.vmis.get(key)
-            node = vmi.node if vmi is not None else ""
-            if verdict not in (Verdict.HEALTHY, Verdict.UNKNOWN) and self._is_here(node):
-                self.sick.append(self._line(found, verdict, row, node))
-
-    def count(self, keys: Sequence[Key]) -> None:
-        """Count VMIs; those of a host in doubt count as Unknown."""
-        inventory = self._context.inventory
-        for key in keys:
-            vmi = inventory.vmis.get(key)
-            if vmi is None or not self._is_here(vmi.node):
-                continue
-            verdict = self._verdicts.get(key, Verdict.HEALTHY)
-            if vmi.node in self._doubtful or not inventory.synced:
-                verdict = Verdict.UNKNOWN
-            self.counts[verdict.value] += 1
-
-    def count_without_vmi(self, keys: Sequence[Key]) -> None:
-        """Count VMs, but for those whose VMI was counted."""
-        inventory = self._context.inventory
-        for key in keys:
-            if key in inventory.vmis or not self._is_here(""):
-                continue
-            verdict = self._verdicts.get(key)
-            if not inventory.synced:
-                verdict = Verdict.UNKNOWN
-            stopped = verdict in (None, Verdict.HEALTHY)
-            self.counts[STOPPED if stopped or verdict is None else verdict.value] += 1
-
-    def _is_here(self, node: str) -> bool:
-        """Whether something on this node belongs to the zone; what is on no node is in none."""
-        if not self._zone:
-            return True
-        facts = self._context.inventory.nodes.get(node)
-        return facts is not None and facts.zone == self._zone
-
-    def _line(self, found: VmHealth, verdict: Verdict, row: str, node: str) -> VmLine:
-        incident = self._context.state.vm_incident_on(found.subject)
-        since_s = None
-        if incident is not None:
-            since_s = round(max(0.0, self._now - incident.verdict_at), 3)
-        return VmLine(
-            namespace=found.subject.namespace,
-            name=found.subject.name,
-            verdict=verdict,
-            row=row,
-            node=node,
-            since_s=since_s,
-            incident=f"{incident.id} {incident.state}" if incident is not None else "",
-            due=next(_due(found), None),
-        )
