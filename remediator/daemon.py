@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from remediator.clock import Clock
 from remediator.config import Settings
 from remediator.documents import DocumentError
 from remediator.engine.chain import ChainError
+from remediator.engine.rules import Policy
 from remediator.exit_codes import ExitCode
 from remediator.fence_config.loader import FenceConfig
 from remediator.fence_config.shorthand import from_device
@@ -52,6 +54,7 @@ from remediator.kube.errors import ApiError
 from remediator.kube.objects import NODES
 from remediator.kube.transport import TransportError
 from remediator.logs import register_secret
+from remediator.order_desk import OrderDesk
 from remediator.own_health import LoopLag, Senses
 from remediator.policy.loader import load_directory
 from remediator.probes.socket_dial import SocketDial
@@ -134,24 +137,12 @@ async def _run(settings: Settings) -> None:
                 source=lambda: Consumer(connection, rng=rng),
                 journal=journal,
                 devices=devices,
+                agents=catalog,
                 dial=dial,
                 asks=NatsAskChannel(connection),
                 dead_letters=publisher,
             ),
-            ReplicaSettings(
-                identity=_unique(settings.identity),
-                enforce=settings.mode == "enforce",
-                engine=settings.engine,
-                policies=policies,
-                namespace=settings.kube.namespace,
-                lease_name=settings.election.lease_name,
-                election=settings.election.timing,
-                # Unlike the identity the same after a restart: it is the place that matters.
-                probes=msgspec.structs.replace(
-                    settings.probes, vantage=settings.probes.vantage or settings.identity
-                ),
-                signals=settings.signals,
-            ),
+            _replica_settings(settings, policies),
             clock,
             rng,
             senses=Senses(
@@ -168,7 +159,7 @@ async def _run(settings: Settings) -> None:
         connection.on_reconnect.append(back)
         publisher.on_loss.append(replica.start_over)
         desk = HealthDesk(replica, connection, clock)
-        replica.while_leading = desk.run
+        replica.while_leading = _together(desk.run, OrderDesk(replica, connection).run)
         app = make_app(
             readiness=lambda: readiness(replica, connection, projector, clock.now()),
             journal=store,
@@ -197,6 +188,35 @@ async def _run(settings: Settings) -> None:
             except ChainError:
                 await _project_break(projector)
                 raise
+
+
+def _replica_settings(settings: Settings, policies: Sequence[Policy]) -> ReplicaSettings:
+    """Return what the replica must know of the settings."""
+    return ReplicaSettings(
+        identity=_unique(settings.identity),
+        enforce=settings.mode == "enforce",
+        engine=settings.engine,
+        policies=policies,
+        namespace=settings.kube.namespace,
+        lease_name=settings.election.lease_name,
+        election=settings.election.timing,
+        # Unlike the identity the same after a restart: it is the place that matters.
+        probes=msgspec.structs.replace(
+            settings.probes, vantage=settings.probes.vantage or settings.identity
+        ),
+        signals=settings.signals,
+    )
+
+
+def _together(
+    *works: Callable[[], Coroutine[None, None, None]],
+) -> Callable[[], Coroutine[None, None, None]]:
+    """Return the work of doing all of these until cancelled."""
+
+    async def work() -> None:
+        await asyncio.gather(*(each() for each in works))
+
+    return work
 
 
 async def _project_break(projector: Projector) -> None:

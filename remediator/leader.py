@@ -18,6 +18,7 @@ import structlog
 from remediator.backoff import Backoff
 from remediator.bus.protocols import BusUnavailableError, EventSource
 from remediator.clock import Clock
+from remediator.engine.chain import Decision, DecisionKind
 from remediator.engine.effects import (
     AnswerCommand,
     AskPower,
@@ -37,7 +38,7 @@ from remediator.engine.events import (
     Tick,
 )
 from remediator.engine.machine import Engine
-from remediator.engine.model import Action, Outcome
+from remediator.engine.model import Action, Outcome, Proof
 from remediator.journal.writer import JournalWriter
 from remediator.signals.intake import Intake
 
@@ -66,6 +67,10 @@ class Runner(Protocol):
 
     def start(self, action: Action) -> None:
         """Start an action; its outcome comes to ``Term.finished``."""
+        ...
+
+    def taken(self, proof: Proof) -> None:
+        """Note a proof that no action of this term gave: its time is of our clock all the same."""
         ...
 
     async def stop(self) -> None:
@@ -202,6 +207,7 @@ class Term:
             match effect:
                 case RecordDecision():
                     await self._append(effect)
+                    self._note_word(effect.decision)
                 case StartAction():
                     if self._runner is not None:
                         self._runner.start(effect.action)
@@ -219,6 +225,12 @@ class Term:
                     raise LeadershipGivenUpError(effect.why)
                 case RaiseNotice():
                     log.warning("notice", seq=effect.seq, text=effect.text)
+
+    def _note_word(self, decision: Decision) -> None:
+        """Tell the runner of a proof that no action of this term gave: a person's word."""
+        proof = decision.proof if decision.kind is DecisionKind.COMMAND else None
+        if proof is not None and self._runner is not None:
+            self._runner.taken(proof)
 
     async def _append(self, effect: RecordDecision) -> None:
         """Append until acknowledged; whoever holds the Lease decides how long that may take."""

@@ -106,6 +106,10 @@ class ActionRunner:
         self._running[action.subject] = (action.id, task)
         task.add_done_callback(lambda ended: self._free(action.subject, ended))
 
+    def taken(self, proof: Proof) -> None:
+        """Note a proof of this term that no action gave: a person's word."""
+        self._own_proofs.add((proof.node, proof.boot_id))
+
     async def stop(self) -> None:
         """Cancel every action and wait until all have ended."""
         self._stopped = True

@@ -25,6 +25,7 @@ _COMMANDS = {
     "demo": ("remediator.cli.demo", "demo"),
     "health": ("remediator.cli.health", "health"),
     "decisions": ("remediator.cli.decisions", "decisions"),
+    "fence": ("remediator.cli.fence", "fence"),
     "policy": ("remediator.cli.policies", "policy"),
     "config": ("remediator.cli.configuration", "config"),
     "schema": ("remediator.cli.schema", "schema"),

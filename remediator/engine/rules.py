@@ -37,6 +37,7 @@ class Policy(Record, frozen=True, kw_only=True):
         ProofKind.INSTANCE_GONE,
         ProofKind.STORAGE_FENCED,
         ProofKind.KERNEL_DEAD,
+        ProofKind.OPERATOR_CONFIRMED,
     )
     # Per kind of disk: what of ``required_proof`` is taken for it; a kind not named takes all.
     required_proof_by_disk: dict[DiskKind, tuple[ProofKind, ...]] = {}
