@@ -134,6 +134,7 @@ def test_the_deployment_observes_and_its_variables_are_settings():
     assert settings.http.host == "0.0.0.0"
     assert settings.http.port == container["ports"][0]["containerPort"] == Settings().http.port
     assert settings.journal.path.startswith("/var/lib/remediator/")
+    assert settings.probes.node == "from-the-pod"
 
 
 def test_the_pod_may_run_in_a_restricted_namespace():

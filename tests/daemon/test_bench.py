@@ -34,3 +34,19 @@ def test_the_benchmark_runs_small_and_prints_its_table():
         "memory, peak",
     ):
         assert row in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_benchmark_of_probes_runs_small():
+    done = subprocess.run(
+        [sys.executable, str(RUN), "--quick", "probes"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    for row in ("CPU of a prober", "signals that travel in peace", "death to down by two zones"):
+        assert row in done.stdout
