@@ -36,7 +36,7 @@ def test_the_shipped_policies_load():
     assert lost.stands_for_s(Verdict.UNREACHABLE) == 20.0
     assert lost.steps == ("cordon", "fence", "release", "recover")
     assert ProofKind.ASSUMED_AFTER not in lost.required_proof
-    assert ProofKind.OPERATOR_CONFIRMED not in lost.required_proof
+    assert ProofKind.REMEDIATOR_SUCCEEDED not in lost.required_proof
     assert not lost.start_manual
 
 
