@@ -20,6 +20,9 @@ from remediator.exit_codes import ExitCode
 log = structlog.get_logger(__name__)
 
 STOP_S: Final = 9.0  # of the ten seconds that SIGTERM promises; then the process ends as it is
+# A thousand probes, and watches, BMCs and NATS besides. Some programs close every number up to the
+# limit when they start, so it should not be without bound.
+FILES_MAX: Final = 65_536
 
 Endings = Sequence[tuple[type[Exception], ExitCode]]
 
@@ -53,12 +56,11 @@ def give_up() -> None:
 
 
 def raise_file_limit() -> None:
-    """Take as many file descriptors as the system lets us: some still begin with 1,024."""
+    """Take as many file descriptors as we may need: some systems still begin with 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError) as error:
-        log.warning("file_limit_stays", limit=soft, error=str(error))
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if resource.RLIM_INFINITY != soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _until_signal(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
