@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from remediator.engine.chain import DecisionKind, EvidenceRow
 from remediator.engine.context import Context
-from remediator.engine.incidents import DONE_STAGES, Trigger, VmIncident
+from remediator.engine.incidents import (
+    DONE_STAGES,
+    Incident,
+    Trigger,
+    VmIncident,
+    VmProgress,
+)
 from remediator.engine.inventory import Inventory, Key
 from remediator.engine.model import IncidentState, Verdict, vm_subject
 from remediator.engine.vm_values import FINAL_PHASES
@@ -22,12 +28,25 @@ def taken_care_of(context: Context, key: Key) -> str:
         incident = state.incident_on(f"node/{node}")
         if incident is not None:
             return f"its host {node} is in an incident itself: {incident.id} goes on with it"
-    name = str(vm_subject(*key))
-    for incident in state.incidents.values():
-        progress = incident.vms.get(name)
-        if progress is not None and progress.stage not in DONE_STAGES:
+    for incident, progress in _recoveries(context, key):
+        if progress.stage not in DONE_STAGES:
             return f"{incident.id} is bringing it back"
     return ""
+
+
+def fell_with_its_host(context: Context, key: Key) -> bool:
+    """Whether a failure of this VM now is its host's: that is told, or dealt with, elsewhere."""
+    return bool(_recoveries(context, key) or doubtful_host(context, key))
+
+
+def _recoveries(context: Context, key: Key) -> list[tuple[Incident, VmProgress]]:
+    """Return the plans of dead nodes that this VM is in, and how far it has come in each."""
+    name = str(vm_subject(*key))
+    return [
+        (incident, incident.vms[name])
+        for incident in context.state.incidents.values()
+        if name in incident.vms
+    ]
 
 
 def doubtful_host(context: Context, key: Key) -> str:

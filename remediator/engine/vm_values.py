@@ -124,10 +124,9 @@ def phase(vm: VmFacts | None, vmi: VmiFacts | None, memory: VmMemory) -> str:
 def start(vm: VmFacts | None, pods: list[PodFacts]) -> str:
     """Say what keeps it from starting, as KubeVirt and its own launcher pod have it."""
     status = vm.status if vm is not None else ""
-    own = [pod for pod in pods if not pod.migration_target]
-    if status == _UNPLACEABLE or any(pod.unschedulable for pod in own):
+    if status == _UNPLACEABLE or any(each.unschedulable for each in pods):
         return "unplaceable"
-    if status in _IMPOSSIBLE or any(pod.waiting in _UNPULLABLE for pod in own):
+    if status in _IMPOSSIBLE or any(each.waiting in _UNPULLABLE for each in pods):
         return "impossible"
     return "patient" if status in _PATIENT else "fine"
 
@@ -213,7 +212,7 @@ def crashes(
         return "panicked"
     if _is_series(memory.resets, proven_s):
         return "resets"
-    looping = any(each.waiting == _BACKING_OFF for each in pods if not each.migration_target)
+    looping = any(each.waiting == _BACKING_OFF for each in pods)
     return "backing-off" if looping or (vm is not None and vm.status == _BACKING_OFF) else "none"
 
 

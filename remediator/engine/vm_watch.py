@@ -117,8 +117,7 @@ class VmWatch:
         key, context = _key_of(vmi), self._context
         if vmi.deleting or (found and not context.inventory.synced):
             return
-        care = vm_incidents.taken_care_of(context, key)
-        if not care and not vm_incidents.doubtful_host(context, key):
+        if not vm_incidents.fell_with_its_host(context, key):
             self._evidence.note_failure(vmi, self._proven_s)
 
     # --- looking ---------------------------------------------------------------------------------

@@ -114,6 +114,13 @@ def test_a_silence_that_is_excused_says_why(world):
     assert "kubevirt.io/pause-guest-agent-probes" in facets["agent"].detail
 
 
+def test_a_disk_plugged_into_a_running_guest_is_not_shown_as_keeping_it_from_running(world):
+    world.add()
+    world.signal("attach")
+    facets = {row.plane: row for row in ask(world).facets}
+    assert facets["volume"].value == "fine"
+
+
 def test_only_those_that_look_bad_are_listed(world):
     for number in range(5):
         world.add(f"vm{number}", "n2")

@@ -7,7 +7,14 @@ from vm_world import VmWorld
 
 from remediator.engine.chain import DecisionKind
 from remediator.engine.events import OwnHealthSeen
-from remediator.engine.model import IncidentState, Reading, RunStrategy, Verdict, VmiFacts
+from remediator.engine.model import (
+    IncidentState,
+    Plane,
+    Reading,
+    RunStrategy,
+    Verdict,
+    VmiFacts,
+)
 
 
 @pytest.fixture
@@ -227,9 +234,10 @@ def test_a_probe_that_failed_once_says_nothing_of_a_vmi_that_is_not_ready_later(
     assert world.opened() == []
 
 
-def test_one_failed_liveness_probe_fades(world):
+@pytest.mark.parametrize("aspect", ["liveness-probe", "readiness-probe"])
+def test_one_failed_probe_of_a_vmi_that_stays_ready_fades(world, aspect):
     world.add()
-    world.signal("liveness-probe")
+    world.signal(aspect)
     world.cluster.run(400)
     assert world.opened() == []
 
@@ -716,6 +724,71 @@ def test_a_recovered_vm_is_watched_again_once_its_recovery_is_over(world):
     assert world.incident() is not None
 
 
+def test_a_vm_that_is_up_again_is_watched_though_others_are_still_being_recovered(world):
+    world.add("db", "n1")
+    world.add("web", "n1")
+    world.cluster.fence_through("n1")
+    while world.cluster.actions:
+        world.cluster.answer()
+    world.vmi("db", phase="Failed")
+    world.drop_vmi("db")
+    world.drop_pod("web")  # and KubeVirt makes no new VMI of web
+    world.launch("db", "n2", agent=True)
+    world.cluster.run(301)
+    assert world.cluster.incident("n1") is not None
+    lose_agent(world, "db")
+    world.cluster.run(121)
+    assert world.incident("db").row == "agent-lost"
+    assert world.incident("web") is None
+
+
+def degrade(world: VmWorld, node: str) -> None:
+    """Its kubelet says NotReady, though it renews the lease."""
+    world.cluster.signal(node, Plane.KUBELET, Reading.DOWN)
+    world.cluster.until(lambda: world.cluster.incident(node) is not None)
+    assert world.cluster.incident(node).verdict is Verdict.DEGRADED
+
+
+def test_a_failure_on_a_sick_host_is_told_once_the_host_is_well(world):
+    world.add("db", "n1", strategy=RunStrategy.MANUAL)
+    degrade(world, "n1")
+    world.fail()
+    world.cluster.run(300)
+    assert world.opened() == []
+    world.cluster.signal("n1", Plane.KUBELET, Reading.UP)
+    world.cluster.until(lambda: world.cluster.incident("n1") is None)
+    world.cluster.run(65)
+    assert world.incident().row == "failed"
+
+
+def test_a_migration_to_a_sick_host_is_not_judged(world):
+    world.add("db", "n1")
+    degrade(world, "n2")
+    world.vmi(migrating_to="n2")
+    world.migration(phase="Scheduling")
+    world.cluster.run(1000)
+    assert world.opened() == []
+
+
+def test_a_pod_left_over_by_a_failed_migration_is_not_the_vm_s_own(world):
+    world.add("db", "n1")
+    own = world.pods["db"]
+    world.drop_pod()
+    world.pods["db"] = own.__class__(
+        namespace="ns",
+        name="virt-launcher-db-target",
+        uid="target",
+        vmi="db",
+        vmi_uid=own.vmi_uid,
+        migration_target=True,
+        node="n2",
+        phase="Running",
+    )
+    world.pod()
+    world.cluster.run(241)
+    assert world.incident().row == "pod-gone"
+
+
 def test_an_incident_gives_way_to_that_of_its_host(world):
     world.add("db", "n1")
     lose_agent(world)
@@ -815,6 +888,8 @@ def test_a_vm_that_was_bound_to_a_lost_host_late_waits_for_the_host(world):
     world.cluster.silent.discard("n1")
     world.cluster.handler_silent.discard("n1")
     world.cluster.until(lambda: world.cluster.actions)
+    world.cluster.run(400)
+    assert world.opened() == []  # it is back, and still carries our marks
     world.cluster.answer()
     world.cluster.until(lambda: world.incident("late"), 400)
     assert world.incident("late").row == "launch-late"
