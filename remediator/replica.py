@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from remediator.actions.claims import ClaimKeeper, wanted_claims
+from remediator.actions.fence.agent_catalog import AgentCatalog
 from remediator.actions.fence.checks import FenceChecks
 from remediator.actions.fence.devices import FenceDevices
 from remediator.actions.fence.driver import Target as FenceTarget
@@ -31,11 +32,13 @@ from remediator.bus.protocols import (
 )
 from remediator.clock import Clock
 from remediator.engine.chain import advance
+from remediator.engine.events import FenceMethodsLoaded
 from remediator.engine.machine import Engine
 from remediator.engine.model import Reading
 from remediator.engine.rules import Policy
 from remediator.engine.settings import DetectionSettings, EngineSettings
 from remediator.fence_config.loader import label_keys as fence_label_keys
+from remediator.fence_reload import FenceReload
 from remediator.journal.replay import replay
 from remediator.journal.writer import JournalWriter
 from remediator.kube.client import KubeClient
@@ -63,6 +66,8 @@ log = structlog.get_logger(__name__)
 WARM_PERIOD_S = 2.0
 # Streams are there before anybody leads; attaching to them takes one round trip.
 ATTACH_S = 10.0
+# How long leading waits for the FenceConfigs of the cluster, which another replica may know.
+FENCE_CONFIGS_S = 10.0
 
 
 class AttachableSource(EventSource, Protocol):
@@ -81,6 +86,7 @@ class Doors(msgspec.Struct, frozen=True, kw_only=True):
     source: Callable[[], AttachableSource]
     journal: JournalStream
     devices: FenceDevices
+    agents: AgentCatalog | None = None  # None: what agents say is read anew
     dial: Dial | None = None  # None: this replica is no vantage point
     asks: AskChannel | None = None  # None: nobody is asked for probes, and nobody asks us
     dead_letters: DeadLetterOffice | None = None  # None: what is refused is only counted
@@ -134,7 +140,7 @@ class Replica:
             clock,
             rng=rng,
             identity=settings.identity,
-            label_keys=label_keys(settings.policies) | fence_label_keys(doors.devices.configs),
+            label_keys=self._label_keys(),
             conditions={rule.type: rule.bad for rule in settings.engine.detection.conditions},
             # In observe mode nothing is written but the election's Lease in our own namespace.
             settings=msgspec.structs.replace(
@@ -159,6 +165,17 @@ class Replica:
             clock,
             rng=random.Random(settings.identity),  # noqa: S311 - jitter is no secret
             last_beat=self.watchers.last_beat,
+        )
+        self.fence_reload = FenceReload(
+            cluster,
+            self.watchers.discovery,
+            doors.devices,
+            doors.agents or AgentCatalog(),
+            clock,
+            identity=settings.identity,
+            reflector=settings.watchers.reflector,
+            on_loaded=self._fence_methods_changed,
+            rows=self.fence_checks.rows,
         )
         self.term: Term | None = None  # while leading
         self.on_overrun: Callable[[], None] = lambda: None
@@ -190,6 +207,7 @@ class Replica:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.watchers.run(), name="watchers")
                 tasks.create_task(self._stay_warm(), name="warm")
+                tasks.create_task(self.fence_reload.run(), name="fence-configs")
                 if self.vantage is not None:
                     tasks.create_task(self.vantage.run(), name="vantage")
                     if self._doors.asks is not None:
@@ -198,6 +216,7 @@ class Replica:
                 # Long lists keep a large cluster's event loop busy: a Lease taken meanwhile would
                 # be lost again, and a leader without a picture can decide nothing.
                 await self.watchers.listed()
+                await self.fence_reload.first(FENCE_CONFIGS_S)
                 await self.elector.run(self._lead)
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
@@ -301,6 +320,7 @@ class Replica:
             await source.attached(ATTACH_S)
             self.watchers.lead()
 
+        term.offer(FenceMethodsLoaded(methods=doors.devices.methods()))
         self.term = term
         log.info("leading", identity=settings.identity, epoch=epoch)
         try:
@@ -313,6 +333,7 @@ class Replica:
                         ("health-desk", self._answer()),
                         ("claims", self._claim_keeper().run()),
                         ("fence-checks", self.fence_checks.run()),
+                        ("fence-status", self.fence_reload.tell(lambda: self.elector.leader)),
                     )
                 ]
                 await term.run(settings.identity, epoch, source, runner, begin)
@@ -332,6 +353,15 @@ class Replica:
             # Its memory may be ahead of the journal: the next term begins from the journal alone.
             self._engine = self._new_engine()
             log.info("not_leading", identity=settings.identity, epoch=epoch)
+
+    def _label_keys(self) -> frozenset[str]:
+        """Return the node labels that policies or fence configurations select by."""
+        return label_keys(self._settings.policies) | fence_label_keys(self._doors.devices.configs)
+
+    def _fence_methods_changed(self) -> None:
+        self.watchers.select_labels(self._label_keys())
+        if self.term is not None:
+            self.term.offer(FenceMethodsLoaded(methods=self._doors.devices.methods()))
 
     def _make_vantage(self) -> Vantage | None:
         """Make this replica's own prober, whether it leads or not."""

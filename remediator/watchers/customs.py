@@ -12,6 +12,7 @@ from remediator.engine.model import Plane
 from remediator.kube import custom_resources as resources
 from remediator.kube.custom_watch import CustomResource, CustomWatch
 from remediator.kube.discovery import ApiDiscovery, DiscoverySettings
+from remediator.kube.fence_configs import FENCE_CONFIGS
 from remediator.kube.machine_api import CLUSTER_API, OPENSHIFT
 from remediator.kube.metadata import KubeObject
 from remediator.kube.mirror import Sink
@@ -104,7 +105,8 @@ class CustomWatches:
         rng = random.Random(f"custom/{identity}")  # noqa: S311 - jitter is no secret
         self.discovery = ApiDiscovery(
             transport,
-            [(each.group, each.plural) for each in resources.CUSTOM_RESOURCES],
+            # Our own is watched elsewhere (fence_reload), and looked for together with the others.
+            [(each.group, each.plural) for each in (*resources.CUSTOM_RESOURCES, FENCE_CONFIGS)],
             rng=rng,
             settings=discovery,
         )

@@ -15,7 +15,7 @@ from remediator.bus.protocols import EventPublisher
 from remediator.clock import Clock
 from remediator.engine.model import FactKind, Facts
 from remediator.kube.client import KubeClient
-from remediator.kube.discovery import DiscoverySettings
+from remediator.kube.discovery import ApiDiscovery, DiscoverySettings
 from remediator.kube.metadata import KubeObject
 from remediator.kube.objects import (
     LAUNCHER_PODS,
@@ -235,6 +235,16 @@ class InventoryWatchers:
         if self._outlet.is_open:
             self._outlet.renew_edition()
             self._offer_again.set()
+
+    @property
+    def discovery(self) -> ApiDiscovery:
+        """What tells which custom resources there are; runs with the watches."""
+        return self._customs.discovery
+
+    def select_labels(self, keys: frozenset[str]) -> None:
+        """Tell these labels of Nodes from now on, and of all Nodes once more if they changed."""
+        if self._nodes.select_labels(keys):
+            self.republish()
 
     async def listed(self) -> None:
         """Wait until everything that a leader needs was listed, or is known not to exist."""

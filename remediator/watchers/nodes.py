@@ -13,11 +13,10 @@ place for one, and the handler plane is a slow witness anyway.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Final
 
 from remediator.clock import Clock
-from remediator.engine.model import FactKind, Plane, Reading, Signal, node_subject
+from remediator.engine.model import FactKind, NodeFacts, Plane, Reading, Signal, node_subject
 from remediator.kube.metadata import condition_of
 from remediator.kube.objects import Node, NodeCondition, parse_time
 from remediator.watchers.facts import FactsSink
@@ -47,9 +46,17 @@ class NodeSink:
         self._outlet = outlet
         self._clock = clock
         self._conditions = dict(conditions or {})
-        narrow = partial(node_facts, label_keys=label_keys)
-        self._facts = FactsSink(FactKind.NODE, narrow, outlet)
+        self._label_keys = label_keys
+        self._facts = FactsSink(FactKind.NODE, self._narrow, outlet)
         self._mark = ProgressMark(WATCH, outlet, clock)
+
+    def select_labels(self, keys: frozenset[str]) -> bool:
+        """Tell these labels from now on; return whether they are others than before."""
+        changed, self._label_keys = keys != self._label_keys, keys
+        return changed
+
+    def _narrow(self, node: Node) -> NodeFacts:
+        return node_facts(node, label_keys=self._label_keys)
 
     def seen(self, obj: Node, old: Node | None, *, initial: bool) -> None:
         """Publish what changed."""

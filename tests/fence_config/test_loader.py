@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -13,10 +15,6 @@ from remediator.fence_settings import RedfishDevice
 
 HEAD = "apiVersion: remediator.io/v1alpha1\nkind: FenceConfig\n"
 HAND = "devices: [{name: hand, method: operator}], levels: [{devices: [hand]}]"
-BMC = (
-    "{name: bmc, method: redfish, endpoint: 'https://bmc-{node}.example',"
-    " credentials: {username: ops, passwordFile: /etc/bmc}}"
-)
 
 
 def document(spec=HAND, name="racks"):
@@ -33,43 +31,7 @@ def faults(text):
     return [str(one) for one in caught.value.problems]
 
 
-ALL = f"""{HEAD}metadata: {{name: all}}
-spec:
-  nodes: {{names: ['rack1-*', n7], labels: {{zone: a}}}}
-  checkPeriod: 2m
-  powerOn: true
-  priority: 5
-  devices:
-    - {BMC}
-    - name: pdu
-      method: agent
-      program: fence_apc
-      timeout: 45s
-      retries: 1
-      delay: 2s
-      concurrency: 1
-      parameters: {{ip: pdu1.example}}
-      nodeParameters: {{n7: {{plug: '7'}}}}
-      credentials: {{secret: {{name: pdu, namespace: racks}}}}
-    - name: snr
-      method: medik8s
-      template:
-        apiVersion: self-node-remediation.medik8s.io/v1alpha1
-        kind: SelfNodeRemediationTemplate
-        name: default
-        namespace: medik8s
-    - {{name: metal, method: metal3, host: '{{node}}'}}
-    - {{name: machine, method: machine}}
-    - {{name: disks, method: networkFence, className: ceph}}
-    - {{name: hand, method: operator}}
-  levels:
-    - {{devices: [bmc, pdu], attempts: 3}}
-    - {{devices: [snr]}}
-    - {{devices: [metal]}}
-    - {{devices: [machine]}}
-    - {{devices: [disks]}}
-    - {{devices: [hand]}}
-"""
+ALL = Path(__file__).with_name("every-method.yaml").read_text()
 
 
 def test_every_method_and_every_field_is_read():
