@@ -28,12 +28,44 @@ OBSERVING = {
     ("coordination.k8s.io", "leases", "update"): "kube/lease_record.py",
     ("coordination.k8s.io", "leases", "patch"): "watchers/canary.py",
     ("coordination.k8s.io", "leases", "delete"): "watchers/canary.py",
+    ("remediator.io", "fenceconfigs/status", "patch"): "fence_reload.py",
+    ("", "secrets", "get"): "actions/fence/credentials.py",
 }
+# Our own kind, watched apart from those of others.
+OWN = {("remediator.io", "fenceconfigs", verb) for verb in ("list", "watch")}
 ACTING = {
     ("", "nodes", "patch"): "actions/live.py",
     ("", "pods", "delete"): "actions/force_stop.py",
     ("subresources.kubevirt.io", "virtualmachines/start", "update"): "actions/start.py",
 }
+REMEDIATIONS = {
+    "self-node-remediation.medik8s.io": "selfnoderemediation",
+    "fence-agents-remediation.medik8s.io": "fenceagentsremediation",
+    "machine-deletion-remediation.medik8s.io": "machinedeletionremediation",
+    "infrastructure.cluster.x-k8s.io": "metal3remediation",
+}
+# What fence methods do to others' objects: (group, resource, verb) -> the driver that does.
+FENCING = {
+    **{
+        (group, f"{name}s", verb): "medik8s"
+        for group, name in REMEDIATIONS.items()
+        for verb in ("get", "list", "create", "patch", "delete")
+    },
+    **{(group, f"{name}templates", "get"): "medik8s" for group, name in REMEDIATIONS.items()},
+    ("metal3.io", "baremetalhosts", "get"): "metal3",
+    ("metal3.io", "baremetalhosts", "patch"): "metal3",
+    **{
+        (group, "machines", verb): "machine"
+        for group in ("machine.openshift.io", "cluster.x-k8s.io")
+        for verb in ("get", "delete")
+    },
+    **{
+        ("csiaddons.openshift.io", "networkfences", verb): "network_fence"
+        for verb in ("get", "create", "patch", "delete")
+    },
+    ("csiaddons.openshift.io", "csiaddonsnodes", "list"): "network_fence",
+}
+OBJECT_CALLS = {"get": "read", "list": "ours|all_of"}  # of ``actions.fence.objects``
 CALLS = {"update": "replace"}  # the client's word for PUT
 
 
@@ -95,11 +127,31 @@ def test_every_file_parses(path):
 
 
 def test_observing_has_the_rights_that_the_code_uses_and_no_more():
-    assert rights(DEPLOY / "base") == watched() | watched_where_installed() | set(OBSERVING)
+    assert rights(DEPLOY / "base") == (watched() | watched_where_installed() | OWN | set(OBSERVING))
 
 
 def test_acting_adds_the_rights_that_the_code_uses_and_no_more():
-    assert rights(DEPLOY / "enforce") == set(ACTING)
+    assert rights(DEPLOY / "enforce") == set(ACTING) | set(FENCING)
+
+
+@pytest.mark.parametrize(("right", "driver"), FENCING.items(), ids=str)
+def test_the_fence_driver_that_needs_a_right_makes_such_a_call(right, driver):
+    text = (ROOT / f"remediator/actions/fence/{driver}.py").read_text()
+    verb = OBJECT_CALLS.get(right[2], right[2])
+    assert re.search(rf"_objects\.({verb})\(", text), f"{driver} does not call {verb}"
+
+
+def test_no_secret_can_be_read_but_by_its_name():
+    rules = [
+        rule
+        for directory in ("base", "enforce")
+        for document in documents(DEPLOY / directory)
+        if document["kind"] in ("ClusterRole", "Role")
+        for rule in document["rules"]
+        if "secrets" in rule["resources"]
+    ]
+    assert rules
+    assert all(rule["resourceNames"] and rule["verbs"] == ["get"] for rule in rules)
 
 
 @pytest.mark.parametrize(("right", "module"), [*OBSERVING.items(), *ACTING.items()])
