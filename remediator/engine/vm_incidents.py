@@ -11,6 +11,7 @@ from remediator.engine.context import Context
 from remediator.engine.incidents import (
     DONE_STAGES,
     Incident,
+    Stage,
     Trigger,
     VmIncident,
     VmProgress,
@@ -35,8 +36,9 @@ def taken_care_of(context: Context, key: Key) -> str:
 
 
 def fell_with_its_host(context: Context, key: Key) -> bool:
-    """Whether a failure of this VM now is its host's: that is told, or dealt with, elsewhere."""
-    return bool(_recoveries(context, key) or doubtful_host(context, key))
+    """Whether a failure of this VM now belongs to the loss of its host, which has its own story."""
+    recovering = any(each.stage is not Stage.UP for _, each in _recoveries(context, key))
+    return recovering or bool(doubtful_host(context, key))
 
 
 def _recoveries(context: Context, key: Key) -> list[tuple[Incident, VmProgress]]:

@@ -710,6 +710,28 @@ def test_a_vm_that_our_recovery_brings_back_gets_no_incident_however_slow_it_is(
     assert world.opened() == []
 
 
+def test_starts_that_fail_while_our_recovery_brings_it_back_are_no_crash_loop(world):
+    world.add("db", "n1")
+    world.cluster.fence_through("n1")
+    world.cluster.answer()
+    for _ in range(4):
+        world.vmi(phase="Failed")
+        world.drop_vmi()
+        world.begin()
+        world.pod(node="n2", phase="Running")
+        world.vmi(node="n2", phase="Scheduled")
+        world.cluster.run(10)
+    world.vmi(phase="Running", ready=True, agent_connected=True, agent_known=True)
+    assert world.cluster.incident("n1") is None
+    world.cluster.run(100)
+    assert world.opened() == []
+    for _ in range(3):  # but these are its own
+        world.fail()
+        world.launch("db", "n2", agent=True)
+        world.cluster.run(10)
+    assert world.incident().row == "crash-loop"
+
+
 def test_a_recovered_vm_is_watched_again_once_its_recovery_is_over(world):
     world.add("db", "n1")
     world.cluster.fence_through("n1")
@@ -958,6 +980,13 @@ def test_some_trouble_of_our_own_makes_for_more_patience(world):
         world.cluster.handle(OwnHealthSeen(api_latency_s=2.5))
         world.cluster.run(1)
     assert world.incident() is not None
+    world.vmi(agent_connected=True)
+    for _ in range(55):
+        world.cluster.handle(OwnHealthSeen(api_latency_s=2.5))
+        world.cluster.run(1)
+    assert world.incident() is not None  # and 30 s are 60 s
+    world.cluster.run(10)
+    assert world.incident() is None
 
 
 @pytest.mark.parametrize(("watch", "opened"), [("vmis", 0), ("pods", 0), ("volumes", 1)])
