@@ -19,20 +19,27 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "simulation")]
 
+import msgspec
 import seeds
 import structlog
-from harness import Rehearsal
-from seeds import ENGINE, WARM_S, Story, Trouble, Watch
+from harness import Rehearsal, Seat
+from seeds import ENGINE, WARM_S, Judge, Story, Trouble, Watch
 from stopping import Stoppable, run
 
+from remediator.bus import subjects
+from remediator.engine.chain import Decision, DecisionKind
+from remediator.engine.events import CommandGiven, Verb
+from remediator.engine.model import Plane, Reading, Signal, Subject, node_subject, vantage_subject
 from remediator.kube.client import KubeClient
 from remediator.kube.errors import ApiError
 from remediator.kube.objects import VIRTUAL_MACHINES, virtual_machine_action
 from remediator.kube.transport import TransportError
+from remediator.sim import timestamps
 from remediator.sim.bmc import BmcMode
 from remediator.sim.cluster_objects import ObjectBuilder
 from remediator.sim.cluster_spec import VmSpec
-from remediator.sim.resources import NODES
+from remediator.sim.reach import KUBELET_PORT
+from remediator.sim.resources import LEASES, NODES
 
 PEACE_S = 900.0
 EXCLUDE = "remediation.medik8s.io/exclude-from-remediation"
@@ -46,6 +53,26 @@ class Crowd(Stoppable):
         self.operator = KubeClient(self.cluster.memory_transport("operator"))
 
 
+class WiderJudge(Judge):
+    """A person's word is a proof, too."""
+
+    def _one(self, decision: Decision) -> None:
+        super()._one(decision)
+        if decision.kind is DecisionKind.SKIPPED and decision.proof is not None:
+            self._proofs[decision.incident] = decision.proof.boot_id
+
+
+class WiderWatch(Watch):
+    """``Watch`` with that judge."""
+
+    def judge(self) -> None:
+        for double in self._r.cluster.ledger.double_runs:
+            self._story.blame(str(double))
+        self._r.verify()
+        self._story.decisions = self._r.decisions()
+        WiderJudge(self._story).walk()
+
+
 class WiderTrouble(Trouble):
     """Everything of ``Trouble``, and more of it; ``without`` names kinds that are left out."""
 
@@ -53,6 +80,7 @@ class WiderTrouble(Trouble):
         super().__init__(rehearsal, rng, story)
         self._without = without
         self._made = 0
+        self.over = False
         self._stopped: dict[str, VmSpec] = {}
         self._work: set[asyncio.Task[None]] = set()
 
@@ -67,6 +95,15 @@ class WiderTrouble(Trouble):
             "kill": (3, self._kill),
             "slow-api": (2, self._slow_api),
             "lost-acks": (2, self._lost_acks),
+            "own-trouble": (4, self._own_trouble),
+            "bmc-restart": (4, self._bmc_restart),
+            "bmc-restart-unreached": (2, self._bmc_restart_unreached),
+            "lying-vantage": (3, self._lying_vantage),
+            "handler-pod": (2, self._handler_pod),
+            "claim": (2, self._claim),
+            "half-zone": (2, self._half_zone),
+            "packet-loss": (2, self._packet_loss),
+            "order": (3, self._order),
         }
         chosen = [
             (weight, act) for name, (weight, act) in wider.items() if name not in self._without
@@ -212,6 +249,164 @@ class WiderTrouble(Trouble):
         self._note(f"API takes {faults.latency_s:.2f} s more")
         self._later(self._rng.uniform(5.0, 60.0), lambda: setattr(faults, "latency_s", 0.0))
 
+    # --- planes of evidence and people ------------------------------------------------------------
+
+    def _own_trouble(self) -> None:
+        """Let what a daemon measures of itself be bad, or flap around its thresholds."""
+        rng, bad_s = self._rng, self._rng.choice((0.4, 0.6, 1.2, 2.6, 9.0))
+        period_s, turns = rng.choice((0.7, 3.0, 14.0, 16.0)), rng.choice((1, 4, 12))
+        what = rng.choice(("loop", "nats"))
+        self._note(f"own trouble: {what} {bad_s:g} s late, {turns} times each {period_s:g} s")
+        for turn in range(turns):
+            self._later(2 * turn * period_s, partial(self._measure, what, bad_s))
+            self._later((2 * turn + 1) * period_s, partial(self._measure, what, 0.0))
+
+    def _measure(self, what: str, bad_s: float) -> None:
+        if self.over:
+            return
+        if what == "loop":
+            self._r.loop_lag_s = bad_s
+            return
+        for link in self._r.links.values():
+            link.latency_s = bad_s or 0.002
+
+    def _bmc_restart(self) -> None:
+        """Let a BMC say off for seconds while it restarts, one to three times in a row."""
+        node = self._rng.choice(self._nodes)
+        host, now = self._r.cluster.hosts[node], self._r.clock.now()
+        living = host.powered and host.network and not (host.crashed or host.frozen)
+        if not living or node in self._hung or self._cut.get(node, 0.0) > now:
+            return
+        self._liars[node] = now
+        for turn in range(self._rng.choice((1, 1, 3))):
+            at_s = turn * 9.0
+            self._later(at_s, partial(self._bmc_says, node, BmcMode.ALWAYS_OFF))
+            self._later(at_s + self._rng.uniform(0.5, 8.0), partial(self._bmc_says, node))
+        self._note(f"the BMC of {node} restarts, and says off meanwhile")
+
+    def _bmc_says(self, node: str, mode: BmcMode = BmcMode.OK) -> None:
+        self._r.cluster.faults.bmc(node, mode)
+
+    def _bmc_restart_unreached(self) -> None:
+        """The same while every probe of it is lost, as with a BMC that shares its host's port."""
+        node = self._rng.choice(self._nodes)
+        if self._is_fresh_liar(node) or node in self._hung:
+            return
+        faults, for_s = self._r.cluster.faults, self._rng.uniform(0.5, 8.0)
+        self._liars[node] = self._r.clock.now()
+        self._note(f"the BMC of {node} restarts, and no probe of it is answered, for {for_s:.1f} s")
+        self._bmc_says(node, BmcMode.ALWAYS_OFF)
+        for port in (KUBELET_PORT, 0):
+            faults.firewall(node, port=port)
+        self._later(for_s, partial(self._bmc_says, node))
+        self._later(for_s, lambda: faults.firewall_end(node))
+
+    def _lying_vantage(self) -> None:
+        """Let a stranger who calls itself a vantage point say down of nodes, up of none."""
+        name = self._rng.choice(("liar-1", "liar-2"))
+        zone = self._rng.choice((*self._zones, "nowhere", ""))
+        about = self._rng.sample(self._nodes, k=self._rng.randint(1, len(self._nodes)))
+        says = self._rng.choice((Reading.DOWN, Reading.DOWN, Reading.UP))
+        self._note(f"{name} in {zone or 'no zone'} says {says} of {', '.join(about)}")
+        for second in range(self._rng.choice((1, 20, 40))):
+            self._later(second * 1.0, partial(self._lie, name, zone, about, says))
+
+    def _lie(self, name: str, zone: str, about: list[str], says: Reading) -> None:
+        now = self._r.clock.now() + self._rng.uniform(-2.0, 2.0)
+        self._say(name, zone, vantage_subject(name), Reading.UP, now)
+        for node in about:
+            self._say(name, zone, node_subject(node), says, now)
+            if says is Reading.DOWN:
+                self._cut[node] = max(self._cut.get(node, 0.0), self._r.clock.now() + 20.0)
+
+    def _say(self, name: str, zone: str, about: Subject, says: Reading, at: float) -> None:
+        signal = Signal(
+            plane=Plane.NETWORK, source=name, zone=zone, subject=about, reading=says, at=at
+        )
+        subject = subjects.heartbeat("network", about.kind, about.name, source=name)
+        self._r.bus.offer(subject, msgspec.json.encode(signal))
+
+    def _handler_pod(self) -> None:
+        node, faults = self._rng.choice(self._nodes), self._r.cluster.faults
+        faults.handler_rollout(away_s=self._rng.uniform(20.0, 60.0))
+        self._note(f"virt-handler rolls out slowly (and {node} hangs its own)")
+        faults.handler_hang(node)
+        self._later(self._rng.uniform(5.0, 60.0), lambda: faults.resume(node))
+
+    def _claim(self) -> None:
+        """Let another remediator take a node's medik8s lease, perhaps in the middle of our work."""
+        working = [
+            incident.subject.name
+            for replica in self._r.alive.values()
+            if replica.engine is not None
+            for incident in replica.engine.state.incidents.values()
+            if incident.subject.kind == "node"
+        ]
+        node = self._rng.choice(working or self._nodes)
+        name, store = f"node-{node}", self._r.cluster.store
+        if store.find(LEASES, "medik8s-leases", name) is not None:
+            return
+        stamp = timestamps.rfc3339_micro(self._r.clock.now())
+        store.create(
+            LEASES,
+            {
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": {"name": name, "namespace": "medik8s-leases"},
+                "spec": {
+                    "holderIdentity": "somebody-else",
+                    "leaseDurationSeconds": 60,
+                    "acquireTime": stamp,
+                    "renewTime": stamp,
+                },
+            },
+        )
+        self._note(f"somebody-else takes the medik8s lease of {node}")
+        self._later(self._rng.uniform(1.0, 50.0), partial(self._unclaim, name))
+
+    def _unclaim(self, name: str) -> None:
+        found = self._r.cluster.store.find(LEASES, "medik8s-leases", name)
+        if found is None or found["spec"]["holderIdentity"] != "somebody-else":
+            self._story.blame(f"{name} of somebody else was taken: {found and found['spec']}")
+            return
+        self._r.cluster.store.delete(LEASES, "medik8s-leases", name)
+
+    def _half_zone(self) -> None:
+        """Cut half of a zone's hosts off the API server, or their probes off."""
+        if any(self._is_fresh_liar(node) for node in self._nodes):
+            return
+        zone = self._rng.choice(self._zones)
+        here = [n for n in self._nodes if self._r.cluster.hosts[n].spec.zone == zone]
+        half = here[: max(1, len(here) // 2)]
+        self._note(f"half of {zone} is cut: {', '.join(half)}")
+        for node in half:
+            self._rng.choice((self._lose_probes, self._cut_route))(node, self._r.clock.now())
+
+    def _packet_loss(self) -> None:
+        faults = self._r.cluster.faults
+        faults.packet_loss(self._rng.choice((0.05, 0.3, 0.6)))
+        self._note("packets get lost")
+        self._later(self._rng.uniform(5.0, 60.0), lambda: faults.packet_loss(0.0))
+
+    def _order(self) -> None:
+        """Let a person confirm that a host is off (only where it is), at any moment."""
+        node = self._rng.choice(self._nodes)
+        verb = self._rng.choice((Verb.CONFIRM_OFF, Verb.CONFIRM_OFF, Verb.FENCE_ON))
+        if verb is Verb.CONFIRM_OFF and self._r.cluster.hosts[node].powered:
+            return
+        self._made += 1
+        order = CommandGiven(
+            id=f"order-{self._made}", verb=verb, node=node, by="ana", reason="the mix says so"
+        )
+        for replica in self._r.alive.values():
+            if replica.term is not None:
+                self._note(f"{verb} {node}")
+                self._spawn(self._give(replica.term, order))
+
+    async def _give(self, term, order: CommandGiven) -> None:
+        answer = await term.command(order)
+        self._note(f"  {order.verb} {order.node}: {answer.accepted} {answer.text}")
+
     def _lost_acks(self) -> None:
         self._r.journal.lose_acks = self._rng.choice((1, 2))
         self._note("acknowledgements of the journal get lost")
@@ -256,8 +451,12 @@ async def play(seed: int, *, without: frozenset[str] = frozenset()) -> Story:
     story = Story(seed)
     rehearsal = Crew(seeds.spec_of(rng, seed), seed=seed)
     rehearsal.story = story
-    watch = Watch(rehearsal, story)
+    watch = WiderWatch(rehearsal, story)
     await rehearsal.start(replicas=rng.choice((1, 2, 3)))
+    looking = asyncio.create_task(watch.look(), name="watch")
+    zones = rehearsal.cluster.reach.zones()
+    for number in range(rng.choice((0, 1, 2, 3))):
+        rehearsal.start_vantage(f"vantage-{number}", Seat(rng.choice(zones)))
     trouble = WiderTrouble(rehearsal, rng, story, without=without)
     began_at = rehearsal.clock.now()
     await asyncio.sleep(WARM_S)
@@ -266,21 +465,31 @@ async def play(seed: int, *, without: frozenset[str] = frozenset()) -> Story:
         await asyncio.sleep(rng.expovariate(1 / rng.choice((1.0, 8.0, 25.0))))
     await asyncio.sleep(rng.choice((10.0, 60.0, 200.0)))
     story.acts.append((rehearsal.clock.now(), "all faults end"))
-    trouble.bus_back()
+    trouble.end()
+    trouble.over = True
     rehearsal.kill_after = set()
     rehearsal.journal.lose_acks = 0
+    rehearsal.loop_lag_s = 0.0
+    for link in rehearsal.links.values():
+        link.latency_s = 0.002
     for name in rehearsal.alive:
         rehearsal.cluster.faults.client_heal(name)
     for node in rehearsal.cluster.hosts:
         trouble._label(node, on=False)
+        # KubeVirt sends no VM to a node whose heartbeat looks old, for as long as its clock is off.
+        rehearsal.cluster.faults.clock_skew(node, 0.0)
+    rehearsal.cluster.faults.packet_loss(0.0)
     rehearsal.cluster.faults.end_all()
     deadline = rehearsal.clock.now() + PEACE_S
     while not watch.at_peace() and rehearsal.clock.now() < deadline:
         await asyncio.sleep(0.5)
+    if watch.unrest():
+        story.scene = rehearsal  # for whoever looks into it
     for problem in watch.unrest():
         story.blame(f"{PEACE_S:g} s after the last fault: {problem}")
     for name in list(asyncio.get_running_loop().stopped):
         rehearsal.wake_process(name)
+    looking.cancel()
     await rehearsal.stop()
     watch.judge()
     story.acts = [(at - began_at, what) for at, what in story.acts]

@@ -147,8 +147,8 @@ class Stoppable(Attack):
         )
         made = []
 
-        def http():
-            made.append(OutsideHttp(memory_http(), answered))
+        def http(place=None):
+            made.append(OutsideHttp(memory_http(place), answered))
             return made[-1]
 
         cluster.memory_http = http
