@@ -38,6 +38,7 @@ AT_ONCE: Final = 8  # BMCs are slow, and some of them share a switch or a servic
 # For one check: an agent may try two ciphers, eight seconds each, and ask for the identity.
 DEADLINE_S: Final = 30.0
 _LOOK_S: Final = 5.0  # how soon a new node or configuration is noticed
+_AGAIN_S: Final = 0.5  # how soon it is seen that a check has ended that another waits for
 _PERIOD_S: Final = 300.0  # where a node has no configuration (yet)
 # A healthy kubelet renews its lease every 10 s with 4 % jitter: so long after a device said off,
 # a node that lives has renewed.
@@ -76,6 +77,8 @@ class FenceChecks:
         self._due: dict[str, float] = {}
         self._asking: dict[str, asyncio.Lock] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._hurried: set[str] = set()  # to be asked at once
+        self._woken = asyncio.Event()
 
     def rows(self, nodes: Iterable[str] = ()) -> list[CheckRow]:
         """Return the table, of these nodes or of all, by node, level and device.
@@ -90,6 +93,20 @@ class FenceChecks:
                 blank = _blank_rows(config, target.node) if config is not None else ()
                 found += (self._rows.get(row.key, row) for row in blank)
         return sorted(found, key=lambda row: (row.node, row.level, row.device))
+
+    def covered(self) -> set[str]:
+        """Return the nodes that some configuration fences."""
+        return {
+            target.node
+            for target, labels in self._nodes()
+            if self._devices.config_for(target.node, labels) is not None
+        }
+
+    def hurry(self, nodes: Iterable[str] = ()) -> None:
+        """Have ``run`` ask the devices of these nodes (of all, if none is named) at once."""
+        wanted = set(nodes)
+        self._hurried |= self._due.keys() & wanted if wanted else self._due.keys()
+        self._woken.set()
 
     async def check_now(self, nodes: Iterable[str] = ()) -> list[CheckRow]:
         """Ask the devices of these nodes (of all, if none is named) now, and return their rows."""
@@ -110,19 +127,23 @@ class FenceChecks:
             async with asyncio.TaskGroup() as tasks:
                 while True:
                     now = self._clock.now()
-                    if now >= look_at:
+                    if now >= look_at or self._hurried - known.keys():
                         look_at = now + _LOOK_S
                         known = {target.node: (target, labels) for target, labels in self._nodes()}
                         self._adopt(known)
                         self._metrics.fence_table(self._rows.values())
-                    for node in [node for node, at in self._due.items() if at <= now]:
+                    due = {node for node, at in self._due.items() if at <= now}
+                    for node in sorted(due | (self._hurried & known.keys())):
+                        if self._lock(node).locked():
+                            # Slower than its period: not now. Hurried: as soon as it has ended.
+                            share = 0.0 if node in self._hurried else 1.0
+                            self._schedule(node, share, at_least_s=_AGAIN_S)
+                            continue
+                        self._hurried.discard(node)
                         self._schedule(node, self._rng.uniform(0.9, 1.1))
-                        # Known by a question meanwhile, or slower than its period: not now.
-                        if node in known and not self._lock(node).locked():
-                            asking = self._check_node(*known[node])
-                            tasks.create_task(asking, name=f"fence-check-{node}")
-                    next_at = min(self._due.values(), default=look_at)
-                    await asyncio.sleep(max(0.0, min(look_at, next_at) - now))
+                        asking = self._check_node(*known[node])
+                        tasks.create_task(asking, name=f"fence-check-{node}")
+                    await self._rest(look_at)
         finally:
             self._rows.clear()
             self._claims = Claims()
@@ -143,6 +164,7 @@ class FenceChecks:
             self._schedule(node, self._rng.uniform(0.0, 1.0))
         for node in self._due.keys() - known.keys():
             del self._due[node]
+            self._hurried.discard(node)
             self._asking.pop(node, None)
         places = {
             row.key: place_of(config.device(row.device), node)
@@ -156,10 +178,20 @@ class FenceChecks:
         self._refusals.clear()
         self._judge(places)
 
-    def _schedule(self, node: str, share: float) -> None:
+    async def _rest(self, look_at: float) -> None:
+        """Sleep until something is due, or somebody is in a hurry."""
+        self._woken.clear()
+        wait_s = min(look_at, min(self._due.values(), default=look_at)) - self._clock.now()
+        try:
+            async with asyncio.timeout(max(0.0, wait_s)):
+                await self._woken.wait()
+        except TimeoutError:
+            pass  # the usual case
+
+    def _schedule(self, node: str, share: float, *, at_least_s: float = 0.0) -> None:
         config = self._known.get(node)
         period_s = config.spec.check_period_s if config is not None else _PERIOD_S
-        self._due[node] = self._clock.now() + period_s * share
+        self._due[node] = self._clock.now() + max(at_least_s, period_s * share)
 
     def _lock(self, node: str) -> asyncio.Lock:
         return self._asking.setdefault(node, asyncio.Lock())
@@ -183,7 +215,7 @@ class FenceChecks:
     async def _ask(self, blank: CheckRow, driver: FenceDriver, target: Target) -> CheckRow:
         async with self._at_once:
             asked_at = self._clock.now()
-            checked = await _check(driver, target)
+            checked = await self._answer(blank, driver, target)
             took_s = self._clock.now() - asked_at
         self._metrics.fence_check(blank.method, took_s, failed=bool(checked.fault))
         row = msgspec.structs.replace(
@@ -201,10 +233,11 @@ class FenceChecks:
             kind = FaultKind.WRONG_MACHINE
         elif not fault and checked.power.reading is Reading.DOWN:
             async with self._at_once:
-                fault, kind = await self._contradicted(driver, target), FaultKind.CONTRADICTED
+                fault = await self._contradicted(blank, driver, target)
+                kind = FaultKind.CONTRADICTED
         return msgspec.structs.replace(row, fault=fault, kind=kind if fault else FaultKind.NONE)
 
-    async def _contradicted(self, driver: FenceDriver, target: Target) -> str:
+    async def _contradicted(self, blank: CheckRow, driver: FenceDriver, target: Target) -> str:
         """Say that a device says off of a node that lives; "" where that cannot be said."""
         said_at = self._clock.now()
         beat = self._last_beat(target.node)
@@ -214,10 +247,21 @@ class FenceChecks:
         beat = self._last_beat(target.node)
         if beat is None or beat[1] <= said_at:
             return ""
-        again = await _check(driver, target)
+        again = await self._answer(blank, driver, target)
         if again.power.reading is not Reading.DOWN:
             return ""
         return f"it says off while {target.node} renews its lease: another machine's, or it lies"
+
+    async def _answer(self, blank: CheckRow, driver: FenceDriver, target: Target) -> Checked:
+        """Ask a device in its turn; one that is busy with an order is asked once more after it."""
+        for _ in range(2):
+            config = self._devices.config(blank.config)
+            if config is None:
+                break
+            checked = await self._devices.ask(config, driver, _check(driver, target))
+            if checked is not None:
+                return checked
+        return _failed(driver, target, "orders on this device came first")
 
     def _take(self, row: CheckRow) -> None:
         """Put a device's answer into the table, and see what it means for the others'."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from remediator.actions.fence.driver import Down, FenceDriver, NotDown, Order, Target
 from remediator.actions.fence.drivers import DriverFactory
+from remediator.actions.fence.turns import Turns
 from remediator.clock import Clock
 from remediator.engine.model import ProofKind, Reading
 from remediator.engine.settings import FenceLevel, FenceMethod
@@ -18,6 +19,8 @@ from remediator.fence_config.loader import FenceConfig, config_for
 from remediator.power import PowerReading
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 # Besides the devices' own time: the last looks, and waiting for a turn on a shared device.
 _AROUND_S: Final = 10.0
@@ -33,7 +36,7 @@ class _Equipped:
         self.config = config
         self.gone_at = 0.0  # when another took its place, plus the time that a fence may take
         self.drivers: dict[str, FenceDriver] = {}
-        self.turns: dict[str, asyncio.Semaphore] = {}
+        self.turns: dict[str, Turns] = {}
         for device in config.spec.devices:
             kept = old is not None and device in old.config.spec.devices
             if old is not None and kept:
@@ -41,7 +44,7 @@ class _Equipped:
                 self.turns[device.name] = old.turns[device.name]
             else:
                 self.drivers[device.name] = factory.build(device)
-                self.turns[device.name] = asyncio.Semaphore(device.concurrency)
+                self.turns[device.name] = Turns(device.concurrency)
 
 
 class FenceDevices:
@@ -173,8 +176,8 @@ class FenceDevices:
         A failure says why; raised is only what ``order.last_look`` raises. Safe to repeat.
         """
         names = config.spec.levels[level].devices
-        answers = await asyncio.gather(
-            *(self._take_down(config, name, target, order) for name in names)
+        answers = await _all_or_none(
+            [self._take_down(config, name, target, order) for name in names]
         )
         if len(answers) == 1:
             return answers[0]
@@ -211,6 +214,12 @@ class FenceDevices:
         left = await asyncio.gather(*(driver.take_back(target) for driver in drivers))
         return "; ".join(one for one in left if one)
 
+    async def ask(
+        self, config: FenceConfig, driver: FenceDriver, question: Coroutine[Any, Any, T]
+    ) -> T | None:
+        """Put a question to a device in its turn; None where an order came first."""
+        return await self._of(config).turns[driver.name].question(question)
+
     async def close(self) -> None:
         """Close every device's connections."""
         self._retired += self._current.values()
@@ -238,7 +247,14 @@ class FenceDevices:
                 source=driver.source(target.node),
                 detail=f"configuration fault: {refusal}",
             )
-        return (await driver.check(target)).power
+        checked = await self.ask(config, driver, driver.check(target))
+        if checked is None:
+            return PowerReading(
+                reading=Reading.UNKNOWN,
+                source=driver.source(target.node),
+                detail="an order on this device came first",
+            )
+        return checked.power
 
     async def _take_down(
         self, config: FenceConfig, name: str, target: Target, order: Order
@@ -258,7 +274,7 @@ class FenceDevices:
         )
         try:
             async with asyncio.timeout(order.deadline_at - self._clock.now()) as waiting:
-                async with equipped.turns[name]:
+                async with equipped.turns[name].order():
                     waiting.reschedule(None)
                     await asyncio.sleep(device.delay_s)
                     for _ in range(1 + device.retries):
@@ -287,6 +303,17 @@ class FenceDevices:
             power_on=config.spec.power_on,
             leaves_objects=any(each.leaves_objects for each in self.drivers(config)),
         )
+
+
+async def _all_or_none(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return all results. Where one raises, the others are ended first: none acts afterwards."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def _deadline_s(equipped: _Equipped, level: int) -> float:

@@ -46,10 +46,14 @@ class MachineDriver:
 
     async def check(self, target: Target) -> Checked:
         """See that the node has a Machine that may be deleted."""
-        fault = ""
+        fault, owner = "", "unknown"
         try:
             found = await self._find(target)
-            fault = found if isinstance(found, str) else _unfit(found[1])
+            if isinstance(found, str):
+                fault = found
+            else:
+                owner, why = _whose(found[1], target)
+                fault = why or _unfit(found[1])
         except ObjectsError as error:
             fault = str(error)
         power = PowerReading(
@@ -57,7 +61,7 @@ class MachineDriver:
             source=self.source(target.node),
             detail=f"Machine {target.machine}" if target.machine else "no Machine",
         )
-        return Checked(power=power, fault=fault)
+        return Checked(power=power, owner=owner, fault=fault)
 
     async def take_down(self, target: Target, order: Order) -> Down | NotDown:
         """Delete the Machine, and wait until it is gone."""
@@ -69,7 +73,8 @@ class MachineDriver:
             kind, tree = found
             if tree is None:
                 return self._gone(target, source, "was gone already", ordered=False)
-            unfit = _unfit(tree)
+            _, wrong = _whose(tree, target)
+            unfit = wrong or _unfit(tree)
             if unfit:
                 return NotDown(source=source, detail=unfit)
             ordered = "deletionTimestamp" not in tree["metadata"]
@@ -124,6 +129,22 @@ class MachineDriver:
     def _gone(self, target: Target, source: str, how: str, *, ordered: bool) -> Down:
         detail = f"Machine {target.machine} {how}"
         return Down(at=self._objects.clock.now(), source=source, detail=detail, ordered=ordered)
+
+
+def _whose(tree: Tree | None, target: Target) -> tuple[str, str]:
+    """Return ("matches" | "differs" | "unknown", what is wrong): an annotation may be a mistake.
+
+    Both kinds of Machine name their Node and the instance behind it.
+    """
+    if tree is None:
+        return "unknown", ""
+    node = ((tree.get("status") or {}).get("nodeRef") or {}).get("name", "")
+    if node and node != target.node:
+        return "differs", f"WrongMachine: the Machine is {node}'s, not {target.node}'s"
+    instance = (tree.get("spec") or {}).get("providerID") or ""
+    if instance and target.provider_id and instance != target.provider_id:
+        return "differs", f"WrongMachine: its instance is {instance}, not {target.provider_id}"
+    return ("matches" if node or (instance and target.provider_id) else "unknown"), ""
 
 
 def _unfit(tree: Tree | None) -> str:

@@ -3,7 +3,7 @@
 The contract is medik8s', as Node Healthcheck Operator keeps it: kind and specification come from
 the template, name and annotations tell the node, the conditions Processing and Succeeded tell how
 it goes, the annotation nhc-timed-out asks it to stop, and its finalizers end its work. Only an
-object of ours for this very boot counts: a success from before proves nothing about now.
+object of ours for this very incident counts: a success from before proves nothing about now.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Medik8sDriver:
         try:
             kind = await self._kind()
             template = await self._template()
-            found = await self._current(kind, target)
+            found = await self._current(kind, target, order)
             if isinstance(found, str):
                 return NotDown(source=source, detail=found)
             created = found is None
@@ -145,14 +145,14 @@ class Medik8sDriver:
             raise ObjectsError(f"{where} has no spec.template.spec")
         return tree
 
-    async def _current(self, kind: Kind, target: Target) -> Tree | str | None:
-        """Return our remediation of this boot, None where there is none, or why none may be made.
+    async def _current(self, kind: Kind, target: Target, order: Order) -> Tree | str | None:
+        """Return our remediation of this incident, None, or why none may be made.
 
-        One of an earlier boot, or one that was given up, is removed first: its finalizers undo
-        what it did, and its success would prove nothing.
+        One of an earlier incident or boot, or one that was given up, is removed first: its
+        finalizers undo what it did, and its success would prove nothing.
         """
         for tree in await self._objects.ours(kind, target.node, self._namespace):
-            if self._stands(tree, target):
+            if self._stands(tree, target, order):
                 return tree
             if "deletionTimestamp" not in tree["metadata"]:
                 await self._objects.delete(kind, tree)
@@ -164,9 +164,10 @@ class Medik8sDriver:
             return f"{self._kind_name} {target.node} is somebody else's: left alone"
         return None
 
-    def _stands(self, tree: Tree, target: Target) -> bool:
+    def _stands(self, tree: Tree, target: Target, order: Order) -> bool:
         return (
             annotation(tree, BOOT_ANNOTATION) == target.boot_id
+            and _incident(annotation(tree, ACTION_ANNOTATION) or "") == _incident(order.action_id)
             and annotation(tree, TIMED_OUT) is None
             and "deletionTimestamp" not in tree["metadata"]
             and condition(tree, "Succeeded")[0] != "False"
@@ -230,6 +231,11 @@ class Medik8sDriver:
             await self._objects.patch(kind, name, patch, self._namespace)
         except ObjectsError:
             return  # the next attempt finds it without the stamp and goes on with it
+
+
+def _incident(action_id: str) -> str:
+    """Return the part of an action's id that its repeats share: "inc-7/fence/2" -> "inc-7"."""
+    return action_id.partition("/")[0]
 
 
 def _held(kind: str, tree: Tree) -> str:

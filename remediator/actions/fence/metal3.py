@@ -87,7 +87,8 @@ class Metal3Driver:
             unfit = _unfit(tree)
             if unfit:
                 return NotDown(source=source, detail=unfit)
-            was_off = _powered(tree) is False and annotation(tree, ANNOTATION) is None
+            # Also where our annotation stands already: a crash may lie between it and this look.
+            was_off = _powered(tree) is False
             await order.last_look()
             patch = {"metadata": {"annotations": {ANNOTATION: _HARD}}}
             metadata = tree["metadata"]

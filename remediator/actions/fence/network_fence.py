@@ -14,11 +14,13 @@ from typing import Any, Final
 
 from remediator.actions.fence.driver import Checked, Down, NotDown, Order, Target
 from remediator.actions.fence.objects import (
+    BOOT_ANNOTATION,
     POLL_S,
     Kind,
     Objects,
     ObjectsError,
     Tree,
+    annotation,
     is_ours,
     marks,
 )
@@ -83,15 +85,14 @@ class NetworkFenceDriver:
             tree = await self._objects.read(kind, _object_name(target.node))
             if tree is not None and not is_ours(tree):
                 return NotDown(source=source, detail="it is somebody else's: left alone")
-            if tree is not None and _state(tree) == "Unfenced":
-                # An unfence that was broken off: it is fenced again from the start.
+            cidrs = await self._cidrs(target)
+            if not cidrs:
+                return NotDown(source=source, detail="no address of the node is known")
+            if tree is not None and not _stands(tree, target, cidrs):
                 left = await self._take_back(kind, tree, order.deadline_at)
                 if left:
                     return NotDown(source=source, detail=left)
                 tree = None
-            cidrs = await self._cidrs(target)
-            if not cidrs:
-                return NotDown(source=source, detail="no address of the node is known")
             created = tree is None
             if tree is None:
                 await order.last_look()
@@ -204,16 +205,32 @@ class NetworkFenceDriver:
             if now_there is None:
                 return ""
             result, message = _result(now_there)
+            left = f"NetworkFence {name} is not unfenced yet: {result} {message}".rstrip()
             if result == "Succeeded" and message == UNFENCED_MESSAGE:
-                await self._objects.delete(kind, now_there)
-                return ""
+                if "deletionTimestamp" not in now_there["metadata"]:
+                    await self._objects.delete(kind, now_there)
+                    if await self._objects.read(kind, name) is None:
+                        return ""
+                left = f"NetworkFence {name} is deleted, but still held by a finalizer"
             if self._objects.clock.now() + POLL_S >= deadline_at:
-                return f"NetworkFence {name} is not unfenced yet: {result} {message}".rstrip()
+                return left
             await asyncio.sleep(POLL_S)
 
 
 def _object_name(node: str) -> str:
     return f"remediator-{node}"[:253]
+
+
+def _stands(tree: Tree, target: Target, cidrs: tuple[str, ...]) -> bool:
+    """Whether a fence of ours that is there already is the one that is wanted.
+
+    Not one whose unfencing was broken off, nor one of an earlier boot that has other addresses. In
+    the same boot its addresses stay: what the driver told of a dead node may be gone by now.
+    """
+    if _state(tree) == "Unfenced":
+        return False
+    fenced = (tree.get("spec") or {}).get("cidrs") or ()
+    return annotation(tree, BOOT_ANNOTATION) == target.boot_id or set(cidrs) <= set(fenced)
 
 
 def _state(tree: Tree) -> str:

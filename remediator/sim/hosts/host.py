@@ -56,6 +56,7 @@ class Host:
         self.network = True
         self.api_route = True
         self.storage = True
+        self.storage_fenced = False  # by the storage itself, until it is unfenced
         self.frozen = False
         self.crashed = False
         self.clock_skew_s = 0.0
@@ -306,9 +307,19 @@ class Host:
         for domain in self.domains():
             domain.cut_off("host cut off the storage")
 
+    def fence_storage(self) -> None:
+        """Have the storage refuse it, whatever becomes of its cables, until it is unfenced."""
+        self.storage_fenced = True
+        self.cut_storage()
+
+    def unfence_storage(self) -> None:
+        """Have the storage take its writes again."""
+        self.storage_fenced = False
+        self.heal_storage()
+
     def heal_storage(self) -> None:
-        """Connect it to the storage again: hanging writes go on."""
-        if not self.storage:
+        """Connect it to the storage again: hanging writes go on, unless the storage refuses it."""
+        if not self.storage and not self.storage_fenced:
             self.storage = True
             for domain in self.domains():
                 domain.rejoin()
