@@ -42,6 +42,7 @@ from remediator.engine.rules import Policy
 from remediator.exit_codes import ExitCode
 from remediator.fence_config.loader import FenceConfig
 from remediator.fence_config.shorthand import from_device
+from remediator.fence_desk import FenceDesk
 from remediator.fence_settings import RedfishDevice
 from remediator.health import measure, readiness
 from remediator.health_desk import HealthDesk
@@ -159,12 +160,16 @@ async def _run(settings: Settings) -> None:
         connection.on_reconnect.append(back)
         publisher.on_loss.append(replica.start_over)
         desk = HealthDesk(replica, connection, clock)
-        replica.while_leading = _together(desk.run, OrderDesk(replica, connection).run)
+        fence_desk = FenceDesk(replica, connection, clock)
+        replica.while_leading = _together(
+            desk.run, OrderDesk(replica, connection).run, fence_desk.run
+        )
         app = make_app(
             readiness=lambda: readiness(replica, connection, projector, clock.now()),
             journal=store,
             now=clock.now,
             health=desk,
+            fence=fence_desk,
         )
         log.info(
             "starting",

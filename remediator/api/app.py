@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 import msgspec
 from aiohttp import web
 
+from remediator.api.fence import add_fence_routes
 from remediator.api.health import add_health_routes
 from remediator.api.problems import ProblemError
 from remediator.api.queries import read_flag, read_query, read_seq
@@ -19,6 +20,7 @@ from remediator.api.vitals import (
     serving,
     vitals_app,
 )
+from remediator.fence_query import FenceReader
 from remediator.health_query import HealthReader
 from remediator.journal.explain import explain
 from remediator.journal.query import DecisionQuery, StoredDecision
@@ -53,6 +55,7 @@ def make_app(
     now: Callable[[], float],
     metrics: Metrics = METRICS,
     health: HealthReader | None = None,
+    fence: FenceReader | None = None,
     timeout_s: float = REQUEST_TIMEOUT_S,
 ) -> web.Application:
     """Return the application. ``now`` is the daemon's clock, for questions such as ``since=2h``."""
@@ -62,6 +65,8 @@ def make_app(
     app.router.add_get("/api/v1/decisions/{seq}", routes.decision)
     if health is not None:
         add_health_routes(app, health)
+    if fence is not None:
+        add_fence_routes(app, fence)
     return app
 
 

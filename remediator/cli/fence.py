@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from remediator.cli.entry import CommandError, log_to_stderr, run_async
+from remediator.cli.fence_check import check, lint
 from remediator.cli.source_options import SourceChoice, nats_connection
 from remediator.exit_codes import ExitCode
 
@@ -17,6 +18,10 @@ from remediator.exit_codes import ExitCode
 @click.group()
 def fence() -> None:
     """Check fence devices; order hosts off or on; confirm that one is off."""
+
+
+fence.add_command(check)
+fence.add_command(lint)
 
 
 def _who() -> str:
