@@ -348,6 +348,25 @@ async def test_two_configurations_of_one_name_change_nothing(start):
     assert [one.name for one in lab.devices.configs] == ["a"]
 
 
+async def test_in_a_hurry_devices_are_asked_at_once_and_one_that_is_being_asked_soon_after(start):
+    lab = start(config(period="1h"), nodes=3)
+    await asyncio.sleep(1.0)
+    lab.asked.clear()
+    lab.checks.hurry(["n2", "nobody"])
+    await asyncio.sleep(1.0)
+    assert [node for _, node in lab.asked] == ["n2"]
+    lab.takes_s = 10.0
+    lab.checks.hurry()
+    await asyncio.sleep(1.0)
+    assert sorted(node for _, node in lab.asked) == ["n1", "n2", "n2", "n3"]
+    hurried_at = lab.clock.now()
+    lab.checks.hurry(["n3"])
+    await asyncio.sleep(25.0)
+    (again,) = [at for at, node in lab.asked if node == "n3" and at > hurried_at]
+    assert 8.0 < again - hurried_at < 10.0
+    assert lab.row("n3").asked_at == again
+
+
 async def test_metrics_show_the_table_of_the_leader_and_nothing_afterwards(start):
     lab = start(config(period="10s"), nodes=2)
     lab.says["n2"] = {"owner": "differs", "fault": "it belongs to n7"}
