@@ -32,6 +32,7 @@ from remediator.fence_config.shorthand import from_device
 from remediator.fence_settings import RedfishDevice
 from remediator.http_client import HttpClient, HttpResponse
 from remediator.kube.transport import Query, Response, Transport
+from remediator.own_health import Senses
 from remediator.policy.loader import load_directory, shipped_directory
 from remediator.probe_settings import ProbeSettings
 from remediator.probes.targets import Target
@@ -179,6 +180,7 @@ class Rehearsal:
         self.clock = Clock(epoch_at_start=EPOCH)
         self.cluster = SimCluster(spec, clock=self.clock)
         self.wall_skew_s = 0.0  # of processes that start from now on
+        self.loop_lag_s = 0.0  # what every replica measures of its own timers
         self.bus = MemoryBus()
         self.asks = MemoryAsks()
         self.journal = MemoryJournal()
@@ -239,21 +241,7 @@ class Rehearsal:
         clock = WallClock(self.clock, self.wall_skew_s)
         journal = JournalLink(self.journal, lambda: reach.passes(place, NATS))
         transport = AuditedTransport(self.cluster.memory_transport(name), self._wrote)
-        device = RedfishDevice(
-            name="bmc",
-            nodes=self.fenced,
-            endpoint="http://bmc.sim",
-            username=self.cluster.spec.bmc_user,
-            password_file=str(_PASSWORD),
-        )
-        devices = FenceDevices(
-            [from_device(device)] if self.fenced else [],
-            clock,
-            DriverFactory(
-                clock,
-                http=lambda _device: AuditedHttp(self.cluster.memory_http(place), self._reset),
-            ),
-        )
+        devices = self.fence_devices(clock, place, transport)
         replica = Replica(
             Doors(
                 cluster=transport,
@@ -275,10 +263,30 @@ class Rehearsal:
             ),
             clock,
             random.Random(f"{self._seed}/{name}"),
+            senses=Senses(loop_lag=lambda: self.loop_lag_s, round_trip=link.round_trip),
         )
         self.alive[name] = replica
         self.replicas[name] = asyncio.create_task(replica.run(), name=name)
         return name
+
+    def fence_devices(self, clock: Clock, place: Place, cluster: Transport) -> FenceDevices:
+        """Return what a replica fences by: each host's own BMC."""
+        del cluster  # for methods that work through it
+        device = RedfishDevice(
+            name="bmc",
+            nodes=self.fenced,
+            endpoint="http://bmc.sim",
+            username=self.cluster.spec.bmc_user,
+            password_file=str(_PASSWORD),
+        )
+        return FenceDevices(
+            [from_device(device)] if self.fenced else [],
+            clock,
+            DriverFactory(
+                clock,
+                http=lambda _device: AuditedHttp(self.cluster.memory_http(place), self._reset),
+            ),
+        )
 
     def start_vantage(self, name: str, seat: Seat) -> None:
         """Start a prober of its own, as ``remediator probe`` is; it ends with its host."""

@@ -26,6 +26,7 @@ class BusLink:
         self._waiting: dict[str, tuple[bytes, dict]] = {}
         self._mended = asyncio.Event()
         self.was_cut = False
+        self.latency_s = 0.002
 
     @property
     def pending(self) -> int:
@@ -74,6 +75,13 @@ class BusLink:
             await asyncio.sleep(timeout_s)
             raise BusUnavailableError(f"no stream to follow in {timeout_s:g} s")
         await self._bus.attached(timeout_s)
+
+    async def round_trip(self, timeout_s: float) -> None:
+        """To the bus and back; raises BusUnavailableError where that takes too long."""
+        works = self._whole() and not self._bus.outage
+        await asyncio.sleep(min(self.latency_s, timeout_s) if works else timeout_s)
+        if not works or self.latency_s >= timeout_s:
+            raise BusUnavailableError(f"no answer within {timeout_s:g} s")
 
     def ask(self, node: str) -> None:
         if self._whole():
