@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -86,7 +87,8 @@ class Vantage:
         self._targets = targets
         self._publisher = publisher
         self._clock = clock
-        self._rng = rng
+        # Of its own: how often it draws must not move anything else in a simulation.
+        self._rng = random.Random(rng.getrandbits(64))  # noqa: S311 - jitter is no secret
         self._settings = settings
         self._zone = settings.zone
         self._watches: dict[str, NodeWatch] = {}
@@ -266,8 +268,8 @@ class Vantage:
         first = watch.published is None  # found at our start rather than seen to change
         watch.published = said.reading
         # Refreshes of nodes that were all met at once must not travel all at once for ever.
-        spread_s = self._rng.uniform(0.0, self._settings.refresh_s) if first else 0.0
-        watch.published_at = now - spread_s
+        share = _share_of(watch.target.node) if first else 0.0
+        watch.published_at = now - share * self._settings.refresh_s
         beat = first or not changed
         self._publish(node_subject(watch.target.node), said.reading, said.detail, beat=beat)
 
@@ -309,3 +311,8 @@ class Vantage:
             by=self._origin,
         )
         wire.offer(self._publisher, signal, beat=beat)
+
+
+def _share_of(node: str) -> float:
+    """Return a number between 0 and 1 that is a node's own."""
+    return zlib.crc32(node.encode()) / 2**32

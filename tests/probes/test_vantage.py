@@ -204,7 +204,7 @@ async def test_a_host_that_is_down_is_probed_slowly_by_all_means_until_it_answer
 
 async def test_a_host_that_refuses_lives(lookout):
     lookout.nodes(*NINE)
-    vantage = lookout.start()
+    vantage = lookout.start(icmp=False)
     lookout.network.refusing.add("10.0.0.2")
     await asyncio.sleep(10.0)
     vantage.ask("n2")
