@@ -252,6 +252,15 @@ class Stage(ObjectVerbs, PeopleVerbs, Rehearsal):
 
     # --- verbs: vantage points, clocks, and what any program may say -----------------------------
 
+    def do_loop_lag(self, seconds: float) -> None:
+        self.note(f"the daemon's own timers run {seconds:g} s late")
+        self.loop_lag_s = seconds
+
+    def do_nats_latency(self, seconds: float) -> None:
+        self.note(f"NATS answers after {seconds:g} s")
+        for link in self.links.values():
+            link.latency_s = seconds
+
     def do_kill_prober(self, name: str) -> None:
         self.end_vantage(name)
         self.note(f"kill -9 {name}")
