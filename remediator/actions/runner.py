@@ -28,6 +28,7 @@ from remediator.engine.model import (
     OutcomeStatus,
     PowerOn,
     Proof,
+    ProofKind,
     Release,
     StartVm,
     Subject,
@@ -176,6 +177,9 @@ class ActionRunner:
         device was asked. A proof of an earlier leader carries that daemon's clock, which may be off
         by anything; but the node had been silent for longer than ``_INHERITED_S`` by then.
         """
+        if self._own(proof) and proof.kind is ProofKind.OPERATOR_CONFIRMED:
+            # Taken of a node that had been silent for longer: nothing of it was on its way.
+            return proof.at - self._late_renewal_s
         if self._own(proof):
             return proof.at + self._late_renewal_s
         return self._began_at - _INHERITED_S

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from remediator.engine import proofs
 from remediator.engine.chain import GuardRow, Plan
 from remediator.engine.context import Context
 from remediator.engine.incidents import OWN_NODE, Incident
@@ -27,7 +28,8 @@ _TAKING_DOWN = frozenset({IncidentState.FENCING, IncidentState.FENCED, IncidentS
 def ask(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> tuple[GuardRow, ...]:
     """Ask every guard about carrying out ``plan``, in a fixed order."""
     guards = GUARDS
-    if incident.confirmed is not None and incident.confirmed.boot_id == node.boot_id:
+    word = proofs.word(context, incident, node)
+    if word is not None and proofs.accepted(word, plan):
         guards = _WITHOUT_A_FENCE  # nothing is going to be powered off
     return tuple(guard(context, incident, node, plan) for guard in guards)
 

@@ -126,7 +126,7 @@ class Decision(Record, frozen=True, kw_only=True):
     outcome: Outcome | None = None
     proof: Proof | None = None
     boot_id: str = ""  # the node's boot that the incident is about
-    uid: str = ""  # uid of the subject's object
+    uid: str = ""  # uid of the subject's object; of a COMMAND: the order's own id
     vm: VmPlan | None = None  # on PROGRESS: the VM, where the plan did not name it before
     stage: str = ""  # on PROGRESS: how far this VM's recovery has come
     retry_at: float | None = None  # when this will be tried or asked again

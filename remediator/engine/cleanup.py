@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from remediator.engine import fencing, proofs
+from remediator.engine import budgets, fencing, proofs
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.incidents import Residue
-from remediator.engine.model import Action, NodeFacts, PowerOn, Uncordon, Work, node_subject
+from remediator.engine.model import (
+    Action,
+    NodeFacts,
+    PowerOn,
+    Proof,
+    ProofKind,
+    Uncordon,
+    Work,
+    node_subject,
+)
 
 
 def owes(residue: Residue, node: NodeFacts) -> bool:
@@ -83,6 +92,8 @@ def _switch_on(context: Context, residue: Residue, node: NodeFacts) -> None:
         or context.state.incident_on(node_subject(node.name)) is not None
         or tried >= context.settings.steps.attempts
         or context.evidence.values(node, context.now).lease == "up"
+        or node.name in context.state.kept_off
+        or budgets.hands_off(context, node)  # whoever works on it may need it off
     ):
         return
     work = PowerOn(
@@ -119,7 +130,14 @@ def _is_back(context: Context, residue: Residue, node: NodeFacts) -> bool:
         return lease_up
     if node.boot_id != residue.fenced_boot_id:
         return node.ready is True and lease_up
-    standing = proofs.standing(context, node, residue.proof_at, residue.fenced_boot_id)
+    proof = Proof(
+        kind=ProofKind.POWER_OFF_VERIFIED,  # a residue does not say which it was
+        node=node.name,
+        boot_id=residue.fenced_boot_id,
+        at=residue.proof_at,
+        source="",
+    )
+    standing = proofs.standing(context, node, proof)
     if standing is proofs.Standing.VOID and not residue.alarmed:
         decision = context.record(
             DecisionKind.ESCALATED,

@@ -18,6 +18,8 @@ from remediator.engine.model import (
     Work,
     node_subject,
 )
+from remediator.engine.plane_values import SILENT
+from remediator.engine.planner import make_plan
 
 _BEFORE_PROOF = frozenset(
     {
@@ -32,6 +34,13 @@ _BEFORE_PROOF = frozenset(
 
 def give(context: Context, command: CommandGiven) -> None:
     """Obey a command or refuse it; the answer goes out after its record."""
+    before = context.state.orders.get(command.id)
+    if before is not None:  # the same message again, or asked again for want of an answer
+        seq, accepted = before
+        text = f"it was given before: record {seq}"
+        answer = AnswerCommand(id=command.id, accepted=accepted, seq=seq, text=text)
+        context.effects.append(answer)
+        return
     node = context.inventory.nodes.get(command.node)
     refusal = _why_not(context, command, node)
     if refusal or node is None:
@@ -67,8 +76,11 @@ def _why_not(context: Context, command: CommandGiven, node: NodeFacts | None) ->
 
 def _why_not_confirmed(context: Context, node: NodeFacts) -> str:
     name = node.name
-    if context.evidence.values(node, context.now).lease in ("up", "quiet"):
+    lease = context.evidence.values(node, context.now).lease
+    if lease in ("up", "quiet"):
         return f"{name} renews its lease: it is not off"
+    if lease not in SILENT:
+        return f"its lease is not silent yet by what this leader saw ({lease}): ask again in 15 s"
     incident = context.state.incident_on(node_subject(name))
     if incident is None:
         return f"nothing is known against {name}: there is no incident to end"
@@ -76,13 +88,13 @@ def _why_not_confirmed(context: Context, node: NodeFacts) -> str:
         return f"{name} is proven off already: its incident is {incident.state}"
     if not node.boot_id:
         return f"which boot of {name} has ended is not known"
-    taken = [
-        policy.name
+    taken = any(
+        ProofKind.OPERATOR_CONFIRMED in make_plan(context, policy, node).required_proof
         for policy in context.policies
-        if ProofKind.OPERATOR_CONFIRMED in policy.required_proof
-    ]
+    )
     if not taken:
-        return f"no policy takes {ProofKind.OPERATOR_CONFIRMED} as proof (requiredProof)"
+        word = ProofKind.OPERATOR_CONFIRMED
+        return f"no policy takes {word} as proof for the disks of its VMs (requiredProof)"
     return ""
 
 
@@ -95,6 +107,7 @@ def _confirm(context: Context, command: CommandGiven, node: NodeFacts) -> None:
         source=command.by,
         detail=command.reason,
     )
+    context.inherited -= {(node.name, node.boot_id)}  # this word is of our own clock
     decision = _record(context, command, "", proof=proof)
     _answer(context, command, decision, accepted=True)
 
@@ -142,6 +155,7 @@ def _record(
         f"{said}; refused: {refusal}" if refusal else said,
         incident=incident,
         proof=proof,
+        uid=command.id,
         stage=f"{command.verb}:{'refused' if refusal else 'accepted'}",
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from remediator.engine import budgets, fencing
+from remediator.engine import budgets, fencing, proofs
 from remediator.engine.chain import DecisionKind, GuardRow, Plan
 from remediator.engine.context import Context
 from remediator.engine.effects import AskPower, AskProbes, GiveUpLeadership
@@ -45,9 +45,8 @@ def judge(context: Context, node: NodeFacts) -> Row:
     """Return the row of the verdict table that this node's evidence falls under."""
     values = context.evidence.values(node, context.now)
     incident = context.state.incident_on(node_subject(node.name))
-    confirmed = incident.confirmed if incident is not None else None
-    if confirmed is not None and confirmed.boot_id == node.boot_id:
-        # A person has seen it; where it renews its lease all the same, that person erred.
+    if proofs.word(context, incident, node) is not None:
+        # A person has seen it, and it was not heard since.
         values = msgspec.structs.replace(values, power="off")
     return decide(values)
 

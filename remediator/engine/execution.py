@@ -37,8 +37,9 @@ def start_step(
 ) -> None:
     """Start the node-level action that is due."""
     step = incident.next_step
-    if step == "fence" and incident.confirmed is not None:
-        _take_word(context, incident, incident.confirmed)
+    word = _word(context, incident, node)
+    if step == "fence" and word is not None:
+        _take_word(context, incident, word)
         return
     attempt = incident.attempts.get(step, 0) + 1
     work, deadline_s = _work(context, incident, node, step, attempt)
@@ -67,7 +68,7 @@ def go_on_fencing(context: Context, incident: Incident, node: NodeFacts) -> None
     """Start, repeat or give up the step that is due before there is proof."""
     step = incident.next_step
     tried = incident.attempts.get(step, 0)
-    if tried < _attempts(context, incident, step) or incident.confirmed is not None:
+    if tried < _attempts(context, incident, step) or _word(context, incident, node) is not None:
         start_step(context, incident, node)
         return
     retry_at = context.now + context.settings.steps.follow_up_s
@@ -83,6 +84,12 @@ def go_on_fencing(context: Context, incident: Incident, node: NodeFacts) -> None
     )
     context.notice(decision)
     context.wake_at(retry_at)
+
+
+def _word(context: Context, incident: Incident, node: NodeFacts) -> Proof | None:
+    """Return a person's word that still stands and that the plan's policy takes for its disks."""
+    word, plan = proofs.word(context, incident, node), incident.plan
+    return word if word is not None and plan is not None and proofs.accepted(word, plan) else None
 
 
 def _take_word(context: Context, incident: Incident, proof: Proof) -> None:
@@ -194,7 +201,7 @@ def proof_stands(context: Context, incident: Incident, node: NodeFacts | None) -
     proof = incident.proof
     if proof is None:
         raise InvariantError(f"{incident.id} is {incident.state} without proof")
-    standing = proofs.standing(context, node, proof.at, proof.boot_id)
+    standing = proofs.standing(context, node, proof)
     if standing is proofs.Standing.HOLDS:
         return True
     if standing is proofs.Standing.VOID and str(incident.subject) not in context.state.busy:

@@ -6,6 +6,7 @@ import enum
 
 from remediator.engine.chain import Plan
 from remediator.engine.context import Context
+from remediator.engine.incidents import Incident
 from remediator.engine.model import NodeFacts, Proof, ProofKind
 from remediator.engine.state import EngineState
 
@@ -42,11 +43,12 @@ class Standing(enum.StrEnum):
 
 
 def held(state: EngineState) -> frozenset[tuple[str, str]]:
-    """Return the (node, boot) pairs that are proven to be over, by the records so far."""
+    """Return the (node, boot) pairs that are proven or said to be over, by the records so far."""
     incidents = {
-        (incident.subject.name, incident.proof.boot_id)
+        (incident.subject.name, proof.boot_id)
         for incident in state.incidents.values()
-        if incident.proof is not None
+        for proof in (incident.proof, incident.confirmed)
+        if proof is not None
     }
     residues = {
         (residue.node, residue.fenced_boot_id)
@@ -56,8 +58,33 @@ def held(state: EngineState) -> frozenset[tuple[str, str]]:
     return frozenset(incidents | residues)
 
 
-def standing(context: Context, node: NodeFacts | None, proof_at: float, boot_id: str) -> Standing:
-    """Return how a proof taken at ``proof_at`` about ``boot_id`` stands now.
+def word(context: Context, incident: Incident | None, node: NodeFacts) -> Proof | None:
+    """Return the word of a person that this node is off, unless it renewed its lease since.
+
+    A word is about one boot, and is never taken up again once that boot was heard.
+    """
+    said = incident.confirmed if incident is not None else None
+    if said is None or said.boot_id != node.boot_id:
+        return None
+    heard = context.evidence.beaten_since(node.name, _void_from(context, said))
+    return None if heard else said
+
+
+def _void_from(context: Context, proof: Proof) -> float:
+    """Return the time after which a renewal that we see voids a proof.
+
+    A renewal that was on its way while a device was asked is not life after death. A person's word
+    is taken of a node that has been silent for longer than that, so nothing was on its way: what
+    comes after it, or came just before and was late, is life.
+    """
+    if (proof.node, proof.boot_id) in context.inherited:
+        return context.leading_since
+    late_s = context.settings.detection.contradiction_after_s
+    return proof.at + (-late_s if proof.kind is ProofKind.OPERATOR_CONFIRMED else late_s)
+
+
+def standing(context: Context, node: NodeFacts | None, proof: Proof) -> Standing:
+    """Return how a proof stands now.
 
     A lease renewed after the proof means that something runs there again: another boot (fine, and
     itself proof), or the same one (the proof was wrong). The node status with the new boot id may
@@ -66,13 +93,10 @@ def standing(context: Context, node: NodeFacts | None, proof_at: float, boot_id:
     A proof of an earlier leader carries the time of that daemon's clock, which may be off by
     anything. But every renewal that this leader saw happen is later than such a proof.
     """
-    if node is None or (node.boot_id and node.boot_id != boot_id):
+    if node is None or (node.boot_id and node.boot_id != proof.boot_id):
         return Standing.HOLDS
     detection = context.settings.detection
-    if (node.name, boot_id) in context.inherited:
-        since = context.leading_since
-    else:  # a renewal that was on its way while the device was asked is not life after death
-        since = proof_at + detection.contradiction_after_s
+    since = _void_from(context, proof)
     if not context.evidence.beaten_since(node.name, since):
         return Standing.HOLDS
     alive_since = max(since, context.evidence.leases.beats[node.name].back_at)

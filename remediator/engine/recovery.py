@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from remediator.engine import fencing
 from remediator.engine.chain import DecisionKind, VmPlan
 from remediator.engine.context import Context
 from remediator.engine.incidents import (
@@ -92,14 +93,26 @@ def _adopt_late_pods(context: Context, incident: Incident) -> None:
             continue
         vmi = context.inventory.vmi(subject)
         vm = plan_vm(context.inventory, None, subject, vmi, incident.subject.name)
+        why, stage = "recovered too", Stage.WAITING
+        if not _proof_covers(context, incident, vm):
+            why, stage = "the policy does not take this proof for its disks: left", Stage.LEFT
         context.record(
             DecisionKind.PROGRESS,
             subject,
-            f"pod {pod.name} was bound to the dead node late: recovered too",
+            f"pod {pod.name} was bound to the dead node late: {why}",
             incident=incident,
             vm=vm,
-            stage=Stage.WAITING,
+            stage=stage,
         )
+
+
+def _proof_covers(context: Context, incident: Incident, vm: VmPlan) -> bool:
+    """Whether the policy of the plan takes the incident's proof for the disks of this VM, too."""
+    plan, proof = incident.plan, incident.proof
+    policy = next((each for each in context.policies if plan and each.name == plan.policy), None)
+    if policy is None or proof is None:
+        return True  # the policy is gone since; the plan was made by what it said
+    return proof.kind in fencing.required_proof(context.inventory, policy, (vm,))
 
 
 def _is_back(context: Context, incident: Incident) -> bool:

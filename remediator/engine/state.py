@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from remediator.engine.chain import Decision, DecisionKind, Head
+from remediator.engine.events import Verb
 from remediator.engine.incidents import (
     OWN_NODE,
     Incident,
@@ -33,6 +34,8 @@ from remediator.engine.model import (
     Verdict,
 )
 
+ORDERS_MAX = 256  # far more than people give while a message may still come twice
+
 
 class EngineState(msgspec.Struct, kw_only=True):
     """Open incidents, actions in flight, what is owed to nodes, and the end of the chain."""
@@ -49,6 +52,9 @@ class EngineState(msgspec.Struct, kw_only=True):
     # Incidents of VMs stand apart: whatever goes through ``incidents`` is about nodes.
     vm_incidents: dict[str, VmIncident] = {}
     vm_open_on: dict[str, str] = {}  # subject -> incident
+    kept_off: set[str] = set()  # nodes that a person switched off, or saw to be off
+    # The last orders of people by their ids, so that one is not carried out twice: (record, obeyed)
+    orders: dict[str, tuple[int, bool]] = {}
 
     def incident_on(self, subject: object) -> Incident | None:
         """Return the open incident of a subject."""
@@ -79,6 +85,8 @@ def apply(state: EngineState, decision: Decision, head: Head) -> None:
 
 def _apply_node(state: EngineState, decision: Decision) -> None:
     """Change what is remembered of a node, its incident and its VMs' recovery, by a record."""
+    if decision.kind is DecisionKind.COMMAND:
+        _ordered(state, decision)
     if decision.action is not None:
         if decision.outcome is None:
             _start(state, decision, decision.action)
@@ -115,6 +123,21 @@ def _apply_node(state: EngineState, decision: Decision) -> None:
             del state.open_on[str(incident.subject)]
         case _:
             pass
+
+
+def _ordered(state: EngineState, decision: Decision) -> None:
+    """Remember what a person ordered."""
+    verb, _, answer = decision.stage.partition(":")
+    if decision.uid:
+        state.orders[decision.uid] = (decision.seq, answer == "accepted")
+        if len(state.orders) > ORDERS_MAX:
+            del state.orders[next(iter(state.orders))]
+    if answer != "accepted":
+        return
+    if verb == Verb.FENCE_ON:
+        state.kept_off.discard(decision.subject.name)
+    else:
+        state.kept_off.add(decision.subject.name)
 
 
 def _held_back(incident: Incident, decision: Decision) -> None:
@@ -280,6 +303,7 @@ def _finish(state: EngineState, decision: Decision, action: Action, outcome: Out
             return
         if done:
             del state.residues[work.node]
+            state.kept_off.discard(work.node)
         else:
             residue.attempts, residue.retry_at = action.attempt, retry_at
         return

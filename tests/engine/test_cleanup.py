@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from remediator.engine.events import ObjectGone
+from remediator.engine.events import CommandGiven, ObjectGone, ObjectSeen, Verb
 from remediator.engine.model import (
     FactKind,
+    HandsOffFacts,
     OutcomeStatus,
     PowerOn,
     Uncordon,
@@ -20,13 +21,20 @@ FAILED = OutcomeStatus.FAILED
 def fenced(make_cluster):
     """A node that was fenced, and whose only VM is up again elsewhere."""
 
-    def build(**changes):
+    def build(*, hands_off: bool = False, confirmed: bool = False, **changes):
         method = FenceMethod(name="rack", nodes=("*",), levels=(FenceLevel(),), **changes)
         cluster = make_cluster(fence_methods=[method])
         cluster.add_vm("db", "n1")
-        cluster.fence_through("n1")
+        if confirmed:
+            by_word(cluster)
+        else:
+            cluster.fence_through("n1")
         cluster.until(lambda: cluster.actions)
         cluster.answer()  # the launcher pod is deleted
+        if hands_off:
+            why = "under maintenance"
+            facts = HandsOffFacts(name="NodeMaintenance:m", uid="m", node="n1", why=why)
+            cluster.handle(ObjectSeen(facts=facts))
         cluster.drop_pods("db", "n1")
         cluster.place("db", "n2")
         cluster.vmi("db", node="n2", phase="Running", agent=True)
@@ -34,6 +42,21 @@ def fenced(make_cluster):
         return cluster
 
     return build
+
+
+def by_word(cluster) -> None:
+    """The fence fails, and a person says that the host is off."""
+    cluster.kill("n1")
+    cluster.handler_silent.add("n1")
+    cluster.until(lambda: cluster.actions, 900)
+    cluster.answer()  # the cordon
+    cluster.until(lambda: cluster.actions)
+    cluster.answer(status=FAILED)
+    command = CommandGiven(id="c", verb=Verb.CONFIRM_OFF, node="n1", by="ana", reason="unplugged")
+    cluster.handle(command)
+    assert cluster.answers[-1].accepted
+    cluster.until(lambda: cluster.actions)
+    cluster.answer()  # the release
 
 
 def works(cluster) -> list:
@@ -55,6 +78,27 @@ def test_a_host_is_switched_on_again_once_its_vms_are_back(fenced):
     cluster.answer()
     cluster.run(120)
     assert works(cluster) == []
+
+
+def test_a_host_that_somebody_else_works_on_is_not_switched_on(fenced):
+    cluster = fenced(power_on=True, hands_off=True)
+    cluster.run(120)
+    assert works(cluster) == []
+    cluster.handle(ObjectGone(kind=FactKind.HANDS_OFF, name="NodeMaintenance:m", uid="m"))
+    cluster.run(2)
+    (work,) = works(cluster)
+    assert isinstance(work, PowerOn)
+
+
+def test_a_host_that_a_person_saw_off_stays_off_until_that_person_switches_it_on(fenced):
+    cluster = fenced(power_on=True, confirmed=True)
+    cluster.run(120)
+    assert works(cluster) == []
+    order = CommandGiven(id="on", verb=Verb.FENCE_ON, node="n1", by="ana", reason="it is mended")
+    cluster.handle(order)
+    assert cluster.answers[-1].accepted
+    (work,) = works(cluster)
+    assert isinstance(work, PowerOn)
 
 
 def test_switching_on_is_tried_a_few_times_and_then_left(fenced):
