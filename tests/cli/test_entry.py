@@ -22,7 +22,7 @@ def test_every_exit_code_is_documented(remediator):
 def test_help_loads_nothing_heavy():
     program = (
         "import sys; from remediator.cli.entry import run_cli; run_cli(['--help']);"
-        "run_cli(['decisions', '--help']);"
+        "run_cli(['decisions', '--help']); run_cli(['probe', '--help']);"
         "heavy = {'kubernetes_asyncio', 'nats', 'aiohttp', 'structlog', 'rich', 'yaml'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
