@@ -4,6 +4,7 @@
 #   make test                format, lint, types, layers, tests: what CI runs
 #   make soak SEEDS=20000    the seeded simulation, longer
 #   make bench               how fast, as a table
+#   make bench-detect        how soon a fault becomes a verdict, and how often it is wrong
 #   make cluster-test        the daemon on a real control plane (builds it first; needs Go)
 #   make cluster-assets      only its programs
 #   make clean               remove what these made
@@ -19,7 +20,7 @@ SEEDS ?= 20000
 WORKERS ?= 2
 DEMO ?=
 
-.PHONY: help demo test soak bench cluster-test cluster-assets clean
+.PHONY: help demo test soak bench bench-detect cluster-test cluster-assets clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -43,6 +44,9 @@ soak: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python bench/run.py
+
+bench-detect: $(STAMP)
+	@$(BIN)/python bench/detect.py
 
 # One at a time: these tests judge seconds, and a control plane takes both cores of a small machine.
 cluster-test: cluster-assets
