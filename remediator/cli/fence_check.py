@@ -117,6 +117,8 @@ def _line(row: CheckRow, at: float, *, wide: bool) -> list[str]:
     asked = row.asked_at > 0
     good = f"{format_duration(float(max(0, round(at - row.good_at))))} ago" if row.good_at else "-"
     told = row.power if asked else "not asked yet"
+    if asked and row.power == "unknown" and not row.fault:
+        told = "no state"  # its method has none to tell
     fault = f"{row.kind.value}: {row.fault}" if row.fault else "-"
     line = [
         row.node,
