@@ -20,6 +20,7 @@ from remediator.engine.model import (
 )
 from remediator.engine.plane_values import SILENT
 from remediator.engine.planner import make_plan
+from remediator.engine.state import order_key
 
 _BEFORE_PROOF = frozenset(
     {
@@ -34,7 +35,7 @@ _BEFORE_PROOF = frozenset(
 
 def give(context: Context, command: CommandGiven) -> None:
     """Obey a command or refuse it; the answer goes out after its record."""
-    before = context.state.orders.get(command.id)
+    before = context.state.orders.get(order_key(command.id, command.verb, command.node))
     if before is not None:  # the same message again, or asked again for want of an answer
         seq, accepted = before
         text = f"it was given before: record {seq}"

@@ -53,7 +53,7 @@ class EngineState(msgspec.Struct, kw_only=True):
     vm_incidents: dict[str, VmIncident] = {}
     vm_open_on: dict[str, str] = {}  # subject -> incident
     kept_off: set[str] = set()  # nodes that a person switched off, or saw to be off
-    # The last orders of people by their ids, so that one is not carried out twice: (record, obeyed)
+    # The last orders of people, so that none is carried out twice: order_key -> (record, obeyed)
     orders: dict[str, tuple[int, bool]] = {}
 
     def incident_on(self, subject: object) -> Incident | None:
@@ -125,11 +125,17 @@ def _apply_node(state: EngineState, decision: Decision) -> None:
             pass
 
 
+def order_key(order_id: str, verb: str, node: str) -> str:
+    """Return what makes two orders one: an id that is used again for another order is no repeat."""
+    return f"{verb} {node} {order_id}"
+
+
 def _ordered(state: EngineState, decision: Decision) -> None:
     """Remember what a person ordered."""
     verb, _, answer = decision.stage.partition(":")
     if decision.uid:
-        state.orders[decision.uid] = (decision.seq, answer == "accepted")
+        key = order_key(decision.uid, verb, decision.subject.name)
+        state.orders[key] = (decision.seq, answer == "accepted")
         if len(state.orders) > ORDERS_MAX:
             del state.orders[next(iter(state.orders))]
     if answer != "accepted":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remediator.engine.model import OutcomeStatus
+from remediator.engine.model import OutcomeStatus, ProofKind
 
 SPARED, SUCCEEDED, FAILED = OutcomeStatus.SPARED, OutcomeStatus.SUCCEEDED, OutcomeStatus.FAILED
 OURS = {"key": "remediator.io/fenced", "effect": "NoSchedule"}
@@ -80,6 +80,18 @@ async def test_a_renewal_that_was_on_its_way_does_not_void_the_proof(down, make,
     """The engine holds such a proof for good; sparing the node here would stop it for ever."""
     down.beats["n1"] = ("t0", make.EPOCH - 8)
     assert (await down.do(works(make, at=make.EPOCH - 10)[which])).status is SUCCEEDED
+
+
+@both
+@pytest.mark.parametrize("seen_s", [-9, -8, -11])
+async def test_a_renewal_right_after_a_persons_word_voids_it(down, make, which, seen_s):
+    """The node had been silent: no device was asked, and nothing was on its way."""
+    word = make.proof(kind=ProofKind.OPERATOR_CONFIRMED, at=make.EPOCH - 10)
+    down.runner.taken(word)
+    down.beats["n1"] = ("t0", make.EPOCH + seen_s)
+    outcome = await down.do(works(make, kind=word.kind, at=word.at)[which])
+    assert outcome.status is SPARED
+    assert down.api.writes == []
 
 
 @both
