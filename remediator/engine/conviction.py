@@ -131,6 +131,12 @@ def answer(context: Context, incident: Incident, node: NodeFacts) -> None:
         return
     if incident.plan != plan and not incident.step:
         _record_plan(context, incident, match, "planned again: its VMs have changed", plan)
+    elif incident.plan is not None and fencing.differs(incident.plan, plan):
+        again = msgspec.structs.replace(
+            incident.plan, fence_method=plan.fence_method, levels=plan.levels
+        )
+        why = "planned again: its fence configuration has changed"
+        _record_plan(context, incident, match, why, again)
     start_step(context, incident, node, guards=rows, trigger=Trigger.GRANTED)
 
 

@@ -106,6 +106,11 @@ def usable_levels(
     )
 
 
+def differs(plan: Plan, other: Plan) -> bool:
+    """Whether another plan of the same node would fence otherwise."""
+    return (plan.fence_method, plan.levels) != (other.fence_method, other.levels)
+
+
 def attempts(plan: Plan) -> int:
     """Return how often a fence is tried in one round through all levels."""
     return sum(level.attempts for level in plan.levels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from remediator.engine.chain import DecisionKind
 from remediator.engine.events import FenceMethodsLoaded
-from remediator.engine.model import Fence, IncidentState
+from remediator.engine.model import Fence, IncidentState, OutcomeStatus
 from remediator.engine.settings import FenceLevel, FenceMethod
 
 BMC = FenceMethod(name="bmc", nodes=("*",))
@@ -60,6 +60,34 @@ def test_a_plan_under_way_keeps_its_levels_and_its_action(make_cluster):
     load(cluster, FenceMethod(name="bmc", nodes=("*",), levels=(FenceLevel(name="other"),) * 2))
     cluster.run(5)
     assert cluster.actions == [fencing]
+    cluster.answer()
+    assert cluster.incident("n1").proof is not None
+
+
+def test_a_fence_that_failed_is_planned_again_with_what_is_configured_by_then(make_cluster):
+    """People mend configurations while a host is dead: that must not wait for the next death."""
+    cluster = make_cluster(fence_methods=[BMC])
+    cluster.add_vm("db", "n1")
+    cluster.lose("n1")
+    cluster.until(lambda: cluster.actions)
+    cluster.answer()
+    for _ in range(3):
+        cluster.until(lambda: cluster.actions)
+        cluster.answer(status=OutcomeStatus.FAILED, detail="away")
+    cluster.until(lambda: cluster.incident("n1").state is IncidentState.ESCALATED)
+    levels = (FenceLevel(name="bmc", attempts=1), FenceLevel(name="pdu", attempts=1))
+    load(cluster, FenceMethod(name="both", nodes=("*",), levels=levels))
+    cluster.until(lambda: cluster.actions, 180)
+    while not isinstance(cluster.actions[0].work, Fence):
+        cluster.answer()  # the node is cordoned already: to say it again is harmless
+        cluster.until(lambda: cluster.actions)
+    assert (cluster.actions[0].work.method, cluster.actions[0].work.level) == ("both", 0)
+    (again,) = [each for each in cluster.kinds(DecisionKind.PLANNED) if "again" in each.why]
+    assert again.why.endswith("planned again: its fence configuration has changed")
+    assert [each.vm.name for each in again.plan.vms] == ["db"]
+    cluster.answer(status=OutcomeStatus.FAILED, detail="away")
+    cluster.until(lambda: cluster.actions)
+    assert cluster.actions[0].work.level == 1
     cluster.answer()
     assert cluster.incident("n1").proof is not None
 
