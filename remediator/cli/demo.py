@@ -20,8 +20,8 @@ FAULTS = ("power-loss", "kernel-panic", "partition", "kubelet-hang", "flapping")
     type=click.Choice(FAULTS),
     default="power-loss",
     show_default=True,
-    help="What happens to the host. A partition or a panic leaves it powered on: without probes "
-    "its second witness, virt-handler, takes 150 s to fall silent.",
+    help="What happens to the host. A partition or a panic leaves it powered on: it is given 20 s "
+    "to come back before it is powered off.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same cluster.")
 @click.option("--keep", is_flag=True, help="Leave everything running afterwards, until Ctrl-C.")

@@ -25,10 +25,13 @@ from remediator.exit_codes import ExitCode
 from remediator.journal.query import LIMIT_MAX, DecisionQuery
 from remediator.sim.cluster import HttpFaces, SimCluster
 from remediator.sim.cluster_spec import ClusterSpec
+from remediator.sim.probe_ports import ProbePorts
 from remediator.sim.resources import NAMESPACES
 
+# Not 10250: a machine may have a kubelet of its own, which listens on all addresses.
+KUBELET_PORT = 18250
 READY_S = 60.0  # importing kubernetes-asyncio, starting NATS, listing: 3 s on an idle machine
-CALM_S = 5.0  # so that every lease has been seen renewed at least by half of the nodes
+CALM_S = 11.0  # so that every lease has been seen renewed: before, it only was found
 LOOK_EVERY_S = 0.25
 STOP_S = 15.0
 AFTERWARDS_S = 3.0
@@ -76,7 +79,12 @@ class Course:
         """Run it; 0 when all ended as it should."""
         options = self._options
         spec = ClusterSpec(
-            nodes=options.nodes, zones=options.zones, vms=options.vms, seed=options.seed
+            nodes=options.nodes,
+            zones=options.zones,
+            vms=options.vms,
+            seed=options.seed,
+            address_prefix="127",
+            kubelet_port=KUBELET_PORT,
         )
         cluster = SimCluster(spec, clock=Clock(), hosts_over_http=True)
         faces = await cluster.http(self._directory / "kubeconfig")
@@ -86,12 +94,16 @@ class Course:
         )
         await cluster.start()
         screen = Screen(cluster, plain=options.plain)
+        ports = ProbePorts(cluster.hosts)
         try:
+            probed = _listen(ports)
+            if not probed:
+                screen.say("No host can be probed: this system has no addresses for them.")
             screen.say(
                 f"A cluster of {options.nodes} nodes in {options.zones} zones runs "
                 f"{options.vms} VMs at {faces.api_url}."
             )
-            async with self._daemon(cluster, faces) as source:
+            async with self._daemon(cluster, faces, probed=probed) as source:
                 screen.say(f"The daemon leads, in enforce mode: {source.name}")
                 story = await self._play(cluster, source, screen)
                 good = print_summary(
@@ -101,6 +113,7 @@ class Course:
                 if options.keep:
                     await self._keep(screen, source)
         finally:
+            await ports.stop()
             await cluster.stop()
         return ExitCode.OK if good else ExitCode.FINDING
 
@@ -144,9 +157,11 @@ class Course:
             await asyncio.sleep(LOOK_EVERY_S)
 
     @contextlib.asynccontextmanager
-    async def _daemon(self, cluster: SimCluster, faces: HttpFaces) -> AsyncIterator[HttpSource]:
+    async def _daemon(
+        self, cluster: SimCluster, faces: HttpFaces, *, probed: bool
+    ) -> AsyncIterator[HttpSource]:
         """Run the daemon in its own process; yields its API once it leads."""
-        config = self._write_config(cluster, faces)
+        config = self._write_config(cluster, faces, probed=probed)
         with self._log_file.open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -162,7 +177,7 @@ class Course:
         finally:
             await _end(process)
 
-    def _write_config(self, cluster: SimCluster, faces: HttpFaces) -> Path:
+    def _write_config(self, cluster: SimCluster, faces: HttpFaces, *, probed: bool) -> Path:
         password = self._directory / "bmc-password"
         password.touch(mode=0o600)
         password.write_text(cluster.spec.bmc_password)
@@ -173,6 +188,8 @@ class Course:
             "kube": {"kubeconfig": str(faces.kubeconfig)},
             "http": {"port": 0},
             "log": {"format": "json"},
+            # The loopback would answer echo requests for dead hosts.
+            "probes": {"enabled": probed, "icmp": False},
             "fence": {
                 "devices": [
                     {
@@ -233,6 +250,15 @@ class Course:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, stopped.set)
         await stopped.wait()
+
+
+def _listen(ports: ProbePorts) -> bool:
+    """Let the hosts answer probes; False where this system lacks addresses for them."""
+    try:
+        ports.start()
+    except OSError:
+        return False
+    return True
 
 
 def _busiest(cluster: SimCluster) -> str:

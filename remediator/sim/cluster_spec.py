@@ -10,6 +10,7 @@ from remediator.sim.controllers.settings import ControlPlaneSettings
 from remediator.sim.hosts.settings import HostSettings, HostSpec
 from remediator.sim.storage import StorageSettings
 
+_LOOPBACK_SECOND = 77  # 127.0.x.x has other tenants
 _ZONE_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -24,7 +25,8 @@ class ClusterSpec:
     ``nodes`` counts workers, ``control_plane`` further nodes that run no VMs. Shares are between 0
     and 1 and are met exactly (to the nearest VM): ``run_strategies`` by weight, ``rwx_share`` of
     the VMs with a disk, ``diskless_share`` of all VMs, ``agent_share`` of all VMs.
-    ``api_latency_s`` is the mean round trip in memory.
+    ``api_latency_s`` is the mean round trip in memory. ``address_prefix`` begins the addresses of
+    the hosts; with "127" they are on loopback, where ``probe_ports`` can answer for them.
     """
 
     nodes: int = 12
@@ -43,6 +45,8 @@ class ClusterSpec:
     node_cpus: int = 32
     node_memory_mib: int = 131_072
     api_latency_s: float = 0.0
+    address_prefix: str = "10"
+    kubelet_port: int = 10250
     bmc_user: str = "admin"
     bmc_password: str = "sim"  # noqa: S105 - of simulated devices
     storage: StorageSettings = field(default_factory=StorageSettings)
@@ -69,7 +73,8 @@ class ClusterSpec:
                 name=name,
                 system_uuid=_uuid(rng),
                 serial=f"SIM{rng.getrandbits(32):08X}",
-                address=f"10.{index // 62500}.{index // 250 % 250}.{index % 250 + 1}",
+                address=self._address(index),
+                kubelet_port=self.kubelet_port,
                 zone=f"zone-{_ZONE_LETTERS[index % self.zones]}",
                 control_plane=name.startswith("cp"),
                 cpus=self.node_cpus,
@@ -77,6 +82,12 @@ class ClusterSpec:
             )
             for index, name in enumerate(names)
         ]
+
+    def _address(self, index: int) -> str:
+        second = index // 62500
+        if self.address_prefix == "127":
+            second += _LOOPBACK_SECOND
+        return f"{self.address_prefix}.{second}.{index // 250 % 250}.{index % 250 + 1}"
 
     def vm_specs(self) -> list[VmSpec]:
         """Return all VMs, the mix dealt out at random by the seed."""

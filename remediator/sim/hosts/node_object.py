@@ -123,6 +123,7 @@ def node_status(
             {"type": "InternalIP", "address": spec.address},
             {"type": "Hostname", "address": spec.name},
         ],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": spec.kubelet_port}},
         "nodeInfo": {
             "machineID": spec.system_uuid.replace("-", ""),
             "systemUUID": spec.system_uuid,

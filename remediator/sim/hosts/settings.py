@@ -74,6 +74,7 @@ class HostSpec:
     system_uuid: str
     serial: str = ""
     address: str = "10.0.0.1"
+    kubelet_port: int = 10250
     zone: str = ""
     control_plane: bool = False
     cpus: int = 32
