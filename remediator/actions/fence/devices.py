@@ -199,7 +199,9 @@ class FenceDevices:
         for level in range(len(config.spec.levels)):
             drivers = [each for each in self.drivers(config, level) if each.tells_power]
             if drivers:
-                said = await asyncio.gather(*(each.bring_up(target, order) for each in drivers))
+                said = await _all_or_none(
+                    [self._bring_up(config, each, target, order) for each in drivers]
+                )
                 wrong = "; ".join(one for one in said if one)
                 if not wrong:
                     return ""
@@ -255,6 +257,12 @@ class FenceDevices:
                 detail="an order on this device came first",
             )
         return checked.power
+
+    async def _bring_up(
+        self, config: FenceConfig, driver: FenceDriver, target: Target, order: Order
+    ) -> str:
+        async with self._of(config).turns[driver.name].order():
+            return await driver.bring_up(target, order)
 
     async def _take_down(
         self, config: FenceConfig, name: str, target: Target, order: Order
