@@ -37,6 +37,7 @@ from remediator.engine.model import (
 )
 from remediator.engine.settings import DetectionSettings
 from remediator.kube.client import KubeClient
+from remediator.logs import redact
 
 log = structlog.get_logger(__name__)
 
@@ -215,7 +216,7 @@ def _outcome(action: Action, result: Result, *, started_at: float, finished_at: 
     return Outcome(
         action_id=action.id,
         status=result.status,
-        detail=result.detail,
+        detail=redact(result.detail),  # goes into the journal: a device may quote its login
         started_at=started_at,
         finished_at=finished_at,
         changed=result.changed,

@@ -17,7 +17,7 @@ import structlog
 
 from remediator.actions.fence.credentials import CredentialsError, Login, Logins
 from remediator.http_client import HttpClient, HttpError, HttpResponse
-from remediator.logs import register_secret
+from remediator.logs import redact, register_secret
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +94,7 @@ class RedfishDoor:
     async def _basic(self) -> dict[str, str]:
         login = await self._login()
         token = base64.b64encode(f"{login.username}:{login.password}".encode()).decode()
+        register_secret(token)  # as good as the password to whoever reads it
         return {"authorization": f"Basic {token}"}
 
     async def _login(self) -> Login:
@@ -133,5 +134,6 @@ def refusal(method: str, path: str, answer: HttpResponse) -> RedfishError:
         return RedfishError(f"{where}: the BMC redirects; redirects are not followed", final=True)
     if status == 404:
         return RedfishError(f"{where}: the BMC knows no such resource", final=True)
-    words = answer.body[:_DETAIL_LIMIT].decode(errors="replace")
+    # A service may quote what it was sent: redacted before it is cut, or half a secret would stay.
+    words = redact(answer.body.decode(errors="replace"))[:_DETAIL_LIMIT]
     return RedfishError(f"{where}: {' '.join(words.split())}")
