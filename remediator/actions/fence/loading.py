@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -14,6 +16,8 @@ from remediator.documents import DocumentError, DocumentProblem
 from remediator.fence_config.document import AnyDevice, Credentials
 from remediator.fence_config.loader import FenceConfig, in_order, of_document, read_configs
 from remediator.kube.client import KubeClient
+
+SECRETS_S: Final = 10.0  # for all of them, at start; they are read again at each use
 
 
 class Linted(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,14 +81,22 @@ def check_logins(configs: Sequence[FenceConfig]) -> None:
 async def unreadable_secrets(
     configs: Sequence[FenceConfig], client: KubeClient, clock: Clock, namespace: str
 ) -> list[str]:
-    """Return what is wrong with Secrets that cannot be read now, a line for each device."""
+    """Return what is wrong with Secrets that cannot be read now, a line for each login."""
     wrong: list[str] = []
-    for config, device, credentials in _logins(configs):
-        if credentials.secret is not None:
-            try:
-                await StoredLogins(credentials, client, clock, namespace).login()
-            except CredentialsError as error:
-                wrong.append(f"{config.name}: device {device.name!r}: {error}")
+    seen: set[bytes] = set()
+    try:
+        async with asyncio.timeout(SECRETS_S):
+            for config, device, credentials in _logins(configs):
+                asked = msgspec.json.encode(credentials)
+                if credentials.secret is None or asked in seen:
+                    continue
+                seen.add(asked)
+                try:
+                    await StoredLogins(credentials, client, clock, namespace).login()
+                except CredentialsError as error:
+                    wrong.append(f"{config.name}: device {device.name!r}: {error}")
+    except TimeoutError:
+        wrong.append(f"the rest of the Secrets was not read within {SECRETS_S:g} s")
     return wrong
 
 
