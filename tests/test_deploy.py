@@ -141,6 +141,14 @@ def test_the_fence_driver_that_needs_a_right_makes_such_a_call(right, driver):
     assert re.search(rf"_objects\.({verb})\(", text), f"{driver} does not call {verb}"
 
 
+def test_claims_on_nodes_have_the_rights_that_the_code_uses_and_no_more():
+    wanted = {("coordination.k8s.io", "leases", verb) for verb in ("create", "update", "delete")}
+    assert rights(DEPLOY / "medik8s") == wanted
+    (role,) = [one for one in documents(DEPLOY / "medik8s") if one["kind"] == "Role"]
+    assert role["metadata"]["namespace"] == resources.MEDIK8S_LEASES.namespace
+    assert "_client.delete(" in (ROOT / "remediator/actions/claims.py").read_text()
+
+
 def test_no_secret_can_be_read_but_by_its_name():
     rules = [
         rule
@@ -161,7 +169,7 @@ def test_the_module_that_needs_a_right_makes_such_a_call(right, module):
     assert re.search(rf"lient\.{verb}\(|\bread\(", text), f"{module} does not call {verb}"
 
 
-@pytest.mark.parametrize("name", ["base", "enforce"])
+@pytest.mark.parametrize("name", ["base", "enforce", "medik8s"])
 def test_a_kustomization_names_files_that_exist_and_forgets_none(name):
     directory = DEPLOY / name
     made = yaml.safe_load((directory / "kustomization.yaml").read_text())
