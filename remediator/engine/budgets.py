@@ -10,7 +10,7 @@ from collections.abc import Callable
 from remediator.engine import proofs
 from remediator.engine.chain import GuardRow, Plan
 from remediator.engine.context import Context
-from remediator.engine.incidents import OWN_NODE, Incident
+from remediator.engine.incidents import DONE_STAGES, OWN_NODE, Incident, Stage
 from remediator.engine.model import FactKind, IncidentState, NodeFacts, Verdict
 
 GRANT, WAIT, REFUSE = "grant", "wait", "refuse"
@@ -125,13 +125,25 @@ def _method(_context: Context, _incident: Incident, node: NodeFacts, plan: Plan)
     return _grant("fence-method", plan.fence_method)
 
 
+def own_node(context: Context, incident: Incident, node: NodeFacts) -> GuardRow | None:
+    """Return why a node must not be fenced because this leader runs there; None where it is not."""
+    if not context.home or node.name != context.home:
+        return None
+    if context.identity in incident.yielded_by:
+        why = "it runs this leader, and no other replica took over: start one on another node"
+        return _wait(OWN_NODE, why)
+    return _wait(OWN_NODE, "it runs this leader: another replica must lead before it is fenced")
+
+
 def _own_node(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
-    if "fence" in plan.steps and node.name == context.home:
-        if context.identity in incident.yielded_by:
-            why = "it runs this leader, and no other replica took over: start one on another node"
-            return _wait(OWN_NODE, why)
-        return _wait(OWN_NODE, "it runs this leader: another replica must lead before it is fenced")
-    return _grant(OWN_NODE, "another node than the leader's")
+    refusal = own_node(context, incident, node) if "fence" in plan.steps else None
+    return refusal or _grant(OWN_NODE, "another node than the leader's")
+
+
+def _is_stuck(incident: Incident) -> bool:
+    """Whether a recovery has come as far as it can: it may need what its partner would bring."""
+    left = {each.stage for each in incident.vms.values()} - DONE_STAGES
+    return incident.state is IncidentState.RECOVERING and left == {Stage.STUCK}
 
 
 def _replicas(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
@@ -140,7 +152,7 @@ def _replicas(context: Context, incident: Incident, node: NodeFacts, plan: Plan)
     working = {
         other.subject.name
         for other in context.state.incidents.values()
-        if other.id != incident.id and other.state in _TAKING_DOWN
+        if other.id != incident.id and other.state in _TAKING_DOWN and not _is_stuck(other)
     }
     for partner, volume in context.inventory.replica_partners(node.name).items():
         if partner in working:

@@ -36,6 +36,9 @@ _SIGNS = {
 
 # A hold for one of these is ordinary; any other is worth a human's attention at once.
 _QUIET_GUARDS = frozenset({"mode", "inventory", "vms", "others-heard", "fences-at-once"})
+# A leader on a node that is to be fenced makes place again after so long: 30 s without a leader,
+# for the replica that somebody may have started elsewhere since.
+_YIELD_AGAIN_S = 600.0
 # So many others are probed where a fence waits for a word of them; in a larger zone enough of them
 # renew their leases within a moment.
 _OTHERS_PROBED = 16
@@ -196,10 +199,21 @@ def spare(context: Context, incident: Incident, node: NodeFacts, row: Row) -> No
     )
 
 
-def hold_back(context: Context, incident: Incident, node: NodeFacts) -> None:
-    """Hold a fence that has not happened: somebody else has taken the node over meanwhile."""
-    why = budgets.hands_off(context, node)
-    _withhold(context, incident, (GuardRow(guard="hands-off", answer=budgets.WAIT, why=why),))
+def held_back(context: Context, incident: Incident, node: NodeFacts) -> bool:
+    """Hold a fence that has not happened where it may not any more; True where it is held.
+
+    Somebody else has taken the node over, or it turned out to be the one that we run on.
+    """
+    rows: list[GuardRow] = []
+    away = budgets.hands_off(context, node)
+    if away:
+        rows.append(GuardRow(guard="hands-off", answer=budgets.WAIT, why=away))
+    own = budgets.own_node(context, incident, node)
+    if own is not None:
+        rows.append(own)
+    if rows:
+        _withhold(context, incident, tuple(rows))
+    return bool(rows)
 
 
 def stand_still(context: Context, incident: Incident) -> None:
@@ -327,9 +341,13 @@ def _withhold(context: Context, incident: Incident, rows: tuple[GuardRow, ...]) 
     against = budgets.withheld(rows)
     names = [row.guard for row in against]
     key = f"guards:{','.join(names)}"
-    if incident.answered == key:
+    yields = names == [OWN_NODE] and (
+        context.identity not in incident.yielded_by
+        # Nobody else took over then; somebody may have been started since.
+        or context.now - context.leading_since >= _YIELD_AGAIN_S
+    )
+    if incident.answered == key and not yields:
         return
-    yielded = context.identity in incident.yielded_by
     for_good = any(row.answer == budgets.REFUSE and row.guard != "mode" for row in against)
     trigger = Trigger.EXHAUSTED if for_good else Trigger.WITHHELD
     kind = DecisionKind.ESCALATED if for_good else DecisionKind.REFUSED
@@ -347,6 +365,6 @@ def _withhold(context: Context, incident: Incident, rows: tuple[GuardRow, ...]) 
     )
     if not set(names) <= _QUIET_GUARDS:
         context.notice(decision)
-    if names == [OWN_NODE] and not yielded:
-        # Once: where nobody else takes over, we lead again, and the node stays as it is.
+    if yields:
+        # Where nobody else takes over, we lead again, and the node stays as it is.
         context.effects.append(GiveUpLeadership(why=against[0].why))

@@ -14,7 +14,6 @@ from typing import assert_never
 import msgspec
 
 from remediator.engine import (
-    budgets,
     cleanup,
     commands,
     conviction,
@@ -352,8 +351,8 @@ class Engine:
         row = conviction.judge(context, node)
         if row.verdict in LIVING:
             conviction.spare(context, incident, node, row)
-        elif budgets.hands_off(context, node):
-            conviction.hold_back(context, incident, node)
+        elif conviction.held_back(context, incident, node):
+            pass
         elif incident.plan is not None and row.verdict in incident.plan.verdicts:
             execution.go_on_fencing(context, incident, node)
         else:  # in doubt: wait for the evidence to become clear, one way or the other

@@ -150,7 +150,7 @@ def _held_back(incident: Incident, decision: Decision) -> None:
     """Remember what was refused, so that it is said once."""
     incident.answered = decision.stage
     incident.retry_at = decision.retry_at or 0.0
-    if any(row.guard == OWN_NODE and row.answer != "grant" for row in decision.guards):
+    if decision.stage == f"guards:{OWN_NODE}" and decision.leader not in incident.yielded_by:
         incident.yielded_by = (*incident.yielded_by, decision.leader)
     if decision.stage == "proof-void":
         incident.proof, incident.confirmed, incident.contradicted = None, None, True

@@ -65,6 +65,8 @@ def _ask(context: Context, action: Action) -> str:
     incident = context.state.incidents.get(action.incident)
     if incident is None:
         return "its incident is over"
+    if budgets.own_node(context, incident, node) is not None:
+        return "this leader runs on that node"  # its incident says how it goes on
     conviction.ask_power(context, incident, node)
     plan = incident.plan
     if plan is None or row.verdict not in plan.verdicts:

@@ -6,7 +6,7 @@ import pytest
 
 from remediator.engine import fencing
 from remediator.engine.chain import DecisionKind, Plan, PlanLevel, VmPlan
-from remediator.engine.events import ObjectSeen
+from remediator.engine.events import LeadershipGained, ObjectSeen
 from remediator.engine.inventory import Inventory
 from remediator.engine.model import (
     ClaimFacts,
@@ -210,6 +210,88 @@ def test_where_nobody_else_leads_the_own_node_is_held_and_nobody_steps_down_twic
     again.run(60)
     assert again.actions == []
     assert again.given_up == []
+
+
+def handed_over(cluster, home: str):
+    """The next leader, which runs on ``home``, sees the same cluster."""
+    other = cluster.reborn()
+    other.engine_options["home"] = other.engine.context.home = home
+    other.handle(LeadershipGained(identity="other", epoch=2))
+    for facts in other.nodes.values():
+        other.handle(ObjectSeen(facts=facts))
+        other.beat(facts.name, first=True)
+    other.add_vm("db", "n1")
+    other.sync()
+    return other
+
+
+@pytest.mark.parametrize("pending", [False, True], ids=["between tries", "in flight"])
+def test_a_fence_that_another_leader_began_is_not_gone_on_with_on_the_own_node(
+    make_cluster, pending
+):
+    cluster = make_cluster(home="n2")
+    cluster.add_vm("db", "n1")
+    cluster.lose("n1")
+    cluster.until(lambda: cluster.actions)
+    cluster.answer()  # the cordon
+    assert isinstance(cluster.actions[0].work, Fence)
+    if not pending:
+        cluster.answer(status=OutcomeStatus.FAILED)
+    other = handed_over(cluster, "n1")
+    other.run(20)
+    other.power("n1", Reading.DOWN)
+    other.run(60)
+    assert not other.actions
+    assert other.incident("n1").state is IncidentState.HELD
+    assert other.given_up
+
+
+def test_leadership_is_given_up_also_where_another_guard_withheld_first(make_cluster):
+    cluster = make_cluster(home="n1")
+    cluster.lose("n1")
+    cluster.run(60)  # no VM is on it yet: nothing would be won
+    assert not cluster.given_up
+    cluster.add_vm("db", "n1")
+    cluster.run(5)
+    assert cluster.given_up
+
+
+def test_leadership_is_given_up_again_for_a_replica_that_was_started_since(make_cluster):
+    cluster = make_cluster(home="n1")
+    cluster.add_vm("db", "n1")
+    cluster.lose("n1")
+    cluster.until(lambda: cluster.given_up)
+    again = cluster.reborn()
+    again.engine.context.home = "n1"
+    again.lead()
+    again.add_vm("db", "n1")
+    again.power("n1", Reading.DOWN)
+    again.run(300)
+    assert not again.given_up
+    again.run(400)
+    assert len(again.given_up) >= 1
+    assert not again.actions
+
+
+def test_partners_do_not_wait_for_one_whose_recovery_is_stuck(make_cluster):
+    """Its VM may be stuck for want of the very replica that the partner holds."""
+    cluster = make_cluster(nodes=9)
+    facts = ReplicaSetFacts(name="longhorn:pvc-1", uid="1", nodes=("n1", "n2"))
+    cluster.handle(ObjectSeen(facts=facts))
+    cluster.add_vm("db", "n1")
+    cluster.add_vm("web", "n2")
+    cluster.lose("n1")
+    cluster.lose("n2")
+    cluster.until(lambda: cluster.actions)
+    for _ in range(4):  # cordon, fence, release, and the launcher pod
+        cluster.until(lambda: cluster.actions)
+        assert cluster.answer().id.split("/")[0] == cluster.incident("n1").id
+    cluster.drop_pods("db", "n1")
+    cluster.run(200)
+    assert not cluster.actions, "its VM still starts"
+    cluster.power("n2", Reading.DOWN)
+    cluster.run(300)
+    assert {action.subject.name for action in cluster.actions} == {"n2"}
 
 
 @pytest.mark.parametrize("known_by", ["storage", "label"])
