@@ -503,6 +503,8 @@ def main(first: int, last: int, without: frozenset[str]) -> None:
     )
     bad = 0
     for seed in range(first, last):
+        if seed % 25 == 0:
+            print(f"seed {seed} …", flush=True)
         try:
             story = run(play(seed, without=without))
         except Exception as error:  # noqa: BLE001 - a finding like any other
