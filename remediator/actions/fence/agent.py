@@ -117,7 +117,7 @@ class AgentDriver:
         answer = await self._run("off", target.node, order.deadline_at)
         if isinstance(answer, str):
             return NotDown(source=source, detail=answer)
-        was_off = before.reading is Reading.DOWN
+        was_on, was_off = before.reading is Reading.UP, before.reading is Reading.DOWN
 
         async def read() -> PowerReading:
             return await self._status(target.node, order.deadline_at)
@@ -129,12 +129,14 @@ class AgentDriver:
             at = await verify_off(
                 read,
                 self._clock,
-                off_for_s=ALREADY_OFF_FOR_S if was_off else OFF_FOR_S,
+                off_for_s=OFF_FOR_S if was_on else ALREADY_OFF_FOR_S,
                 deadline_at=order.deadline_at,
             )
         except NotVerifiedError as error:
             return NotDown(source=source, detail=f"{_told('off', answer)}; then {error}")
-        was = "was off before" if was_off else "was on"
+        was = {Reading.UP: "was on", Reading.DOWN: "was off before"}.get(
+            before.reading, "was unknown"
+        )
         detail = f"{was}, {_told('off', answer)}, then its status said off"
         return Down(at=at, source=source, detail=detail, ordered=not was_off)
 

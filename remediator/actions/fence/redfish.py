@@ -191,7 +191,7 @@ class RedfishDriver:
 
     async def _take_down(self, target: Target, order: Order) -> Down | NotDown:
         before = await self.read(target)
-        was_off = before.reading is Reading.DOWN
+        was_on, was_off = before.reading is Reading.UP, before.reading is Reading.DOWN
         missing = _no_force_off(before)
         if missing and not was_off:
             return NotDown(source=self.source(target.node), detail=missing)
@@ -216,7 +216,7 @@ class RedfishDriver:
             at = await verify_off(
                 read,
                 self._clock,
-                off_for_s=self._settings.already_off_for_s if was_off else OFF_FOR_S,
+                off_for_s=OFF_FOR_S if was_on else self._settings.already_off_for_s,
                 deadline_at=order.deadline_at,
             )
         except NotVerifiedError as error:

@@ -535,3 +535,28 @@ async def test_a_stale_power_state_is_not_believed_because_a_crash_lies_in_betwe
         assert outcome is not None
         assert outcome.status is OutcomeStatus.SUCCEEDED, outcome.detail
         assert not world.machine.powered, f"proof of a running host: {outcome.detail}"
+
+
+async def test_a_bmc_that_restarts_under_our_eyes_is_not_believed_after_one_second(devices):
+    """It knows no state before the order, obeys nothing, and says off until it is up again."""
+    async with opened(devices["redfish"]) as world:
+        world.bmc.mode = BmcMode.NO_POWER_STATE
+        answer = world.bmc.answer
+        loop = asyncio.get_running_loop()
+
+        def restarting(method, path, headers, body):
+            if method == "POST" and world.bmc.mode is BmcMode.NO_POWER_STATE:
+                world.bmc.mode = BmcMode.IGNORES_RESET
+                said = answer(method, path, headers, body)
+                world.bmc.mode = BmcMode.ALWAYS_OFF
+                loop.call_later(5.0, lambda: setattr(world.bmc, "mode", BmcMode.IGNORES_RESET))
+                return said
+            if method == "POST":
+                return None
+            return answer(method, path, headers, body)
+
+        world.bmc.answer = restarting
+        outcome = await world.run(world.fence(), 60.0)
+        assert outcome is not None
+        assert world.machine.powered
+        assert outcome.status is OutcomeStatus.FAILED, outcome.detail
