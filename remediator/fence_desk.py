@@ -60,13 +60,9 @@ class FenceDesk:
         if query.now:
             checks.hurry(query.nodes)
         there = set(self._replica.watchers.node_names())
-        rows = [row for row in checks.rows(query.nodes) if row.node > query.after]
-        page, more = rows[:PAGE_ROWS], ""
-        if len(rows) > len(page):
-            last = page[-1].node  # a node's rows stay together
-            whole = [row for row in page if row.node != last]
-            page = whole or [row for row in rows if row.node == last]
-            more = page[-1].node
+        # A node's rows stay together.
+        page = checks.rows(query.nodes, after=query.after, limit=PAGE_ROWS)
+        more = page[-1].node if len(page) >= PAGE_ROWS else ""
         covered = checks.covered()
         asked = sorted(there.intersection(query.nodes) if query.nodes else there)
         bare = [node for node in asked if node not in covered]

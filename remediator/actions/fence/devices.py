@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import structlog
 
 from remediator.actions.fence.driver import Down, FenceDriver, NotDown, Order, Target
 from remediator.actions.fence.drivers import DriverFactory
-from remediator.actions.fence.turns import Turns
+from remediator.actions.fence.equipment import Equipped
 from remediator.clock import Clock
 from remediator.engine.model import ProofKind, Reading
 from remediator.engine.settings import FenceLevel, FenceMethod
@@ -22,29 +21,10 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# Besides the devices' own time: the last looks, and waiting for a turn on a shared device.
-_AROUND_S: Final = 10.0
 # A fence that had begun when its configuration was replaced keeps its devices: its own time and so
 # much more, for a queue on a shared device.
 _RETIRED_S: Final = 600.0
-
-
-class _Equipped:
-    """One configuration, with a driver and a queue for each of its devices."""
-
-    def __init__(self, config: FenceConfig, factory: DriverFactory, old: _Equipped | None) -> None:
-        self.config = config
-        self.gone_at = 0.0  # when another took its place, plus the time that a fence may take
-        self.drivers: dict[str, FenceDriver] = {}
-        self.turns: dict[str, Turns] = {}
-        for device in config.spec.devices:
-            kept = old is not None and device in old.config.spec.devices
-            if old is not None and kept:
-                self.drivers[device.name] = old.drivers[device.name]
-                self.turns[device.name] = old.turns[device.name]
-            else:
-                self.drivers[device.name] = factory.build(device)
-                self.turns[device.name] = Turns(device.concurrency)
+_FITTING_MAX: Final = 20_000
 
 
 class FenceDevices:
@@ -60,7 +40,9 @@ class FenceDevices:
         self._clock = clock
         self._factory = factory or DriverFactory(clock)
         self._current = self._equip(configs, {})
-        self._retired: list[_Equipped] = []
+        self._retired: list[Equipped] = []
+        # Asked for each node every few seconds, and 20 patterns cost 50 us.
+        self._fitting: dict[str, tuple[dict[str, str], FenceConfig | None]] = {}
         # (node, configuration, device) -> why it must not be used for this node: it is not its.
         self.refusals: Mapping[tuple[str, str, str], str] = {}
 
@@ -80,30 +62,30 @@ class FenceDevices:
         after = self._equip(configs, before)
         if list(after.values()) == list(before.values()):
             return False
-        self._current = after
+        self._current, self._fitting = after, {}
         now = self._clock.now()
         for name, each in before.items():
             if after.get(name) is not each:
                 levels = range(len(each.config.spec.levels))
-                each.gone_at = now + _RETIRED_S + max(map(partial(_deadline_s, each), levels))
+                each.gone_at = now + _RETIRED_S + max(map(each.deadline_s, levels))
                 self._retired.append(each)
         await self._close([each for each in self._retired if each.gone_at <= now])
         return True
 
     def _equip(
-        self, configs: Sequence[FenceConfig], before: Mapping[str, _Equipped]
-    ) -> dict[str, _Equipped]:
+        self, configs: Sequence[FenceConfig], before: Mapping[str, Equipped]
+    ) -> dict[str, Equipped]:
         names = [config.name for config in configs]
         if len(set(names)) != len(names):
             raise ValueError(f"two fence configurations share a name: {', '.join(sorted(names))}")
-        made: dict[str, _Equipped] = {}
+        made: dict[str, Equipped] = {}
         for config in configs:
             old = before.get(config.name)
             same = old is not None and old.config == config
-            made[config.name] = old if old and same else _Equipped(config, self._factory, old)
+            made[config.name] = old if old and same else Equipped(config, self._factory, old)
         return made
 
-    def _of(self, config: FenceConfig) -> _Equipped:
+    def _of(self, config: FenceConfig) -> Equipped:
         """Return the equipment of a configuration that was ours a moment ago, at least."""
         for each in (*self._current.values(), *reversed(self._retired)):
             if each.config is config:
@@ -120,7 +102,14 @@ class FenceDevices:
 
     def config_for(self, node: str, labels: dict[str, str]) -> FenceConfig | None:
         """Return the configuration that fences this node, None where there is none."""
-        return config_for(self.configs, node, labels)
+        known = self._fitting.get(node)
+        if known is not None and known[0] == labels:
+            return known[1]
+        found = config_for(self.configs, node, labels)
+        if len(self._fitting) >= _FITTING_MAX:
+            self._fitting.clear()  # of nodes that are gone
+        self._fitting[node] = (labels, found)
+        return found
 
     def config(self, name: str) -> FenceConfig | None:
         """Return a configuration by its name."""
@@ -225,10 +214,10 @@ class FenceDevices:
     async def close(self) -> None:
         """Close every device's connections."""
         self._retired += self._current.values()
-        self._current = {}
+        self._current, self._fitting = {}, {}
         await self._close(list(self._retired))
 
-    async def _close(self, retired: Sequence[_Equipped]) -> None:
+    async def _close(self, retired: Sequence[Equipped]) -> None:
         self._retired = [each for each in self._retired if each not in retired]
         used = {
             id(driver)
@@ -293,7 +282,7 @@ class FenceDevices:
             log.warning("fence_device_busy", config=config.name, device=name, node=target.node)
         return answer
 
-    def _method(self, equipped: _Equipped) -> FenceMethod:
+    def _method(self, equipped: Equipped) -> FenceMethod:
         config = equipped.config
         return FenceMethod(
             name=config.name,
@@ -303,7 +292,7 @@ class FenceDevices:
                 FenceLevel(
                     name=" and ".join(level.devices),
                     attempts=level.attempts,
-                    deadline_s=_deadline_s(equipped, at),
+                    deadline_s=equipped.deadline_s(at),
                     proof=self.proof(config, at),
                 )
                 for at, level in enumerate(config.spec.levels)
@@ -322,14 +311,6 @@ async def _all_or_none(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-
-
-def _deadline_s(equipped: _Equipped, level: int) -> float:
-    config = equipped.config
-    return _AROUND_S + max(
-        config.device(name).delay_s + equipped.drivers[name].timeout_s
-        for name in config.spec.levels[level].devices
-    )
 
 
 def _together(readings: Sequence[PowerReading]) -> PowerReading:
