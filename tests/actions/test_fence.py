@@ -57,6 +57,18 @@ async def test_a_renewal_from_after_its_device_said_off_spares(hands, bmc, make)
     assert bmc.posts == 0
 
 
+async def test_a_host_against_which_only_its_device_spoke_is_spared_where_that_says_on(
+    hands, bmc, make
+):
+    """It restarted, perhaps, and said off meanwhile; the lease is younger than a period."""
+    hands.beats["n1"] = ("t0", make.EPOCH - 5)
+    work = msgspec.structs.replace(make.fence, off_since=make.EPOCH - 4)
+    outcome = await hands.do(work, deadline_s=30)
+    assert outcome.status is SPARED
+    assert "on after all" in outcome.detail
+    assert bmc.posts == 0
+
+
 async def test_a_lease_ahead_of_the_watch_spares(hands, bmc, make):
     hands.api.put(make.LEASE, make.lease_object("t1"))
     assert (await hands.do(make.fence, deadline_s=30)).status is SPARED

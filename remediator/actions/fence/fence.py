@@ -14,7 +14,7 @@ from remediator.actions.claims import take_claim
 from remediator.actions.fence.driver import NotDown, Order, Target
 from remediator.actions.live import read_node, read_renew_time
 from remediator.actions.world import Result, SparedError, World, failed, succeeded
-from remediator.engine.model import Fence, Proof, ProofKind
+from remediator.engine.model import Fence, Proof, ProofKind, Reading
 from remediator.kube.objects import Node
 
 # The kubelet renews every 10 s with 4 % jitter (leaseDurationSeconds 40 * 0.25): a renewal younger
@@ -41,6 +41,7 @@ async def fence(work: Fence, world: World) -> Result:
         return failed(f"this node's fence configuration is now {config.name}, decided was {wanted}")
 
     await take_claim(world, node, work.policy)
+    await _still_off(work, world, node)
 
     async def last_look() -> None:
         await _look(work, world, renew_time)
@@ -111,6 +112,20 @@ async def _look(
     if alive and not work.forced:
         raise SparedError(f"the node is alive: {alive}")
     return node, renew_time
+
+
+async def _still_off(work: Fence, world: World, node: Node) -> None:
+    """Raise SparedError where only "off" stands against a node, and its device takes that back.
+
+    A BMC that restarts says off for a moment, perhaps while no probe of its host gets through.
+    """
+    known = world.last_beat(work.node)
+    young = known is not None and world.clock.now() - known[1] < ON_TIME_S
+    if work.forced or not work.off_since or not young:
+        return
+    power = await world.devices.power_state(target_of(node), node.labels)
+    if power.reading is Reading.UP:
+        raise SparedError(f"its power is on after all, says {power.source}: {power.detail}")
 
 
 def _on_time(world: World, work: Fence, fresh: str | None, before: str | None) -> str:
