@@ -19,6 +19,7 @@ import cold_sync
 import decode
 import end_to_end
 import engine
+import fence
 import health_views
 import intake
 import probes
@@ -40,6 +41,7 @@ class Size:
         self.per_s = 1_000 if quick else end_to_end.AIM_PER_S
         self.seconds = 3.0 if quick else 20.0
         self.probed_s = 3.0 if quick else 60.0
+        self.fenced = 3 if quick else 50
         self.deaths = 1 if quick else 10
         self.steady_s = 1.0 if quick else cold_sync.STEADY_S
 
@@ -102,6 +104,11 @@ def _probes(size: Size, directory: Path) -> list[Row]:
     return asyncio.run(probes.measure(directory, load))
 
 
+def _fence(size: Size, directory: Path) -> list[Row]:
+    load = fence.Load(nodes=size.fenced, at_once=20, emulated=min(10, size.fenced))
+    return asyncio.run(fence.measure(directory, load))
+
+
 _PARTS = {
     "decode": _decode,
     "bus": _bus,
@@ -111,6 +118,7 @@ _PARTS = {
     "intake": _intake,
     "end-to-end": _end_to_end,
     "probes": _probes,
+    "fence": _fence,
     "sync": _sync,
     "sync-disks": _sync_disks,
 }
