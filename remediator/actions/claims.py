@@ -32,6 +32,7 @@ DURATION_S: Final = 120.0
 KEEP_EVERY_S: Final = 30.0
 _TIMEOUT_S: Final = 3.0
 _TRIES: Final = 3
+_SKEW_S: Final = 30.0  # clocks of one cluster agree better than this, or somebody should know
 
 # While these last, the node is ours: afterwards only its return is waited for.
 _WORKING: Final = frozenset({IncidentState.FENCING, IncidentState.FENCED, IncidentState.RECOVERING})
@@ -152,11 +153,14 @@ def _register(
 
 
 def _anothers(lease: LeaseRecord, now: float) -> bool:
-    """Whether another holds it, by medik8s' rule: renewed not in the future, and not run out."""
+    """Whether another holds it, by medik8s' rule: renewed not in the future, and not run out.
+
+    A holder whose clock is a little ahead of ours holds it all the same.
+    """
     if not lease.holder or lease.holder.startswith(CLAIM_PREFIX):
         return False
     renewed_at = parse_time(lease.renew_time)
-    return renewed_at is not None and renewed_at <= now < renewed_at + lease.duration_s
+    return renewed_at is not None and renewed_at - _SKEW_S <= now < renewed_at + lease.duration_s
 
 
 def _without(node: str, error: ApiError) -> str:

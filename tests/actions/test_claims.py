@@ -59,8 +59,9 @@ async def test_a_node_is_claimed_before_it_is_touched(hands, store, cordon):
     assert (owner["kind"], owner["uid"]) == ("Node", cordon.node_uid)
 
 
-async def test_anothers_valid_lease_keeps_us_off(hands, store, cordon):
-    held_by(store, hands.clock, "node-maintenance")
+@pytest.mark.parametrize("ahead_s", [0.0, 5.0])
+async def test_anothers_valid_lease_keeps_us_off(hands, store, cordon, ahead_s):
+    held_by(store, hands.clock, "node-maintenance", ago_s=-ahead_s)
     outcome = await hands.do(cordon)
     assert outcome.status is OutcomeStatus.SPARED
     assert "node-maintenance" in outcome.detail
