@@ -77,11 +77,14 @@ def _why_not(context: Context, command: CommandGiven, node: NodeFacts | None) ->
 
 def _why_not_confirmed(context: Context, node: NodeFacts) -> str:
     name = node.name
-    lease = context.evidence.values(node, context.now).lease
-    if lease in ("up", "quiet"):
+    values = context.evidence.values(node, context.now)
+    if values.lease in ("up", "quiet"):
         return f"{name} renews its lease: it is not off"
-    if lease not in SILENT:
-        return f"its lease is not silent yet by what this leader saw ({lease}): ask again in 15 s"
+    if values.lease not in SILENT:
+        seen = f"its lease is not silent yet by what this leader saw ({values.lease})"
+        return f"{seen}: ask again in 15 s"
+    if values.network == "up":
+        return f"{name} answers probes: it is not off, or another host has its address"
     incident = context.state.incident_on(node_subject(name))
     if incident is None:
         return f"nothing is known against {name}: there is no incident to end"

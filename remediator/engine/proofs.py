@@ -59,15 +59,18 @@ def held(state: EngineState) -> frozenset[tuple[str, str]]:
 
 
 def word(context: Context, incident: Incident | None, node: NodeFacts) -> Proof | None:
-    """Return the word of a person that this node is off, unless it renewed its lease since.
+    """Return the word of a person that this node is off, unless it was heard or reached since.
 
     A word is about one boot, and is never taken up again once that boot was heard.
     """
     said = incident.confirmed if incident is not None else None
     if said is None or said.boot_id != node.boot_id:
         return None
-    heard = context.evidence.beaten_since(node.name, _void_from(context, said))
-    return None if heard else said
+    evidence, inherited = context.evidence, (node.name, said.boot_id) in context.inherited
+    if evidence.beaten_since(node.name, _void_from(context, said)):
+        return None
+    given_at = context.leading_since if inherited else said.at
+    return None if evidence.network.reached_after(node.name, given_at) else said
 
 
 def _void_from(context: Context, proof: Proof) -> float:

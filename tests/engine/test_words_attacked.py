@@ -50,11 +50,11 @@ def claimed(cluster, *, away: bool = False) -> None:
         cluster.handle(ObjectSeen(facts=facts))
 
 
-def unreached(cluster) -> None:
-    """The only vantage point says, for a while, that nobody reaches n1."""
+def probed(cluster, says: Reading) -> None:
+    """The only vantage point says this of n1."""
     for subject, reading in (
         (vantage_subject("v"), Reading.UP),
-        (node_subject("n1"), Reading.DOWN),
+        (node_subject("n1"), says),
     ):
         signal = Signal(
             plane=Plane.NETWORK, source="v", subject=subject, reading=reading, at=cluster.now
@@ -76,6 +76,26 @@ def test_a_word_is_not_taken_before_the_lease_was_watched_long_enough(make_clust
     answer = order(cluster)
     assert not answer.accepted
     assert "not silent" in answer.text
+
+
+def test_a_word_is_not_taken_of_a_host_that_answers(make_cluster):
+    """A hung kubelet is silent, too: somebody has looked at another machine."""
+    cluster = silent(make_cluster, fence_methods=[])
+    probed(cluster, Reading.UP)
+    answer = order(cluster)
+    assert not answer.accepted
+    assert "answers probes" in answer.text
+
+
+def test_a_word_dies_with_an_answer_to_a_probe(make_cluster):
+    cluster = silent(make_cluster, fence_methods=[])
+    claimed(cluster)
+    assert order(cluster).accepted
+    cluster.run(1)
+    probed(cluster, Reading.UP)
+    claimed(cluster, away=True)
+    cluster.run(60)
+    assert not cluster.actions
 
 
 def test_a_word_dies_with_the_next_renewal(make_cluster):
@@ -105,7 +125,7 @@ def test_an_old_word_and_a_late_renewal_restart_nothing(make_cluster):
     claimed(cluster, away=True)
     cluster.silent.add("n1")
     for _ in range(11):
-        unreached(cluster)
+        probed(cluster, Reading.DOWN)
         cluster.run(1)
     assert not cluster.actions
 
