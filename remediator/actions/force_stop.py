@@ -59,17 +59,18 @@ async def _recheck_node(work: ForceStop, world: World) -> Node | None:
     if proof.node != work.node or not proof.boot_id:
         raise SparedError("the proof is about another node, or names no boot")
     node = await read_node(world, work.node)
-    if node is None:
-        return None  # nothing can be scheduled there, and the proof stands
-    refusal = marks.why_not(node, work.node_uid)
-    if refusal:
-        raise SparedError(refusal)
-    if node.boot_id and node.boot_id != proof.boot_id:
-        # Its kubelet ends the old pods by itself, and may run a pod that was bound here before our
-        # taint: deleting that one without grace would start a second copy before it has ended.
-        raise SparedError("the node is back in another boot: its kubelet ends the old pods")
+    if node is not None:
+        refusal = marks.why_not(node, work.node_uid)
+        if refusal:
+            raise SparedError(refusal)
+        if node.boot_id and node.boot_id != proof.boot_id:
+            # Its kubelet ends the old pods by itself, and may run a pod that was bound here before
+            # our taint: deleting that without grace would start a second copy before it has ended.
+            raise SparedError("the node is back in another boot: its kubelet ends the old pods")
+    # Where the Node object is gone nothing can be scheduled there, but a kubelet that lives on
+    # renews its Lease without one.
     fresh = await read_renew_time(world, work.node)
-    anchor = marks.lease_anchor(node, proof.boot_id)
+    anchor = marks.lease_anchor(node, proof.boot_id) if node is not None else None
     alive = renewed_since(world, work.node, fresh, proof, anchor=anchor)
     if alive:
         raise SparedError(f"the node is alive, the proof is void: {alive}")

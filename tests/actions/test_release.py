@@ -191,6 +191,19 @@ async def test_pods_of_a_deleted_node_may_be_stopped(down, make):
     assert (await down.do(make.release())).status is SPARED
 
 
+@pytest.mark.parametrize("seen", [True, False], ids=["seen", "ahead of the watch"])
+async def test_pods_of_a_deleted_node_that_renews_its_lease_are_left(down, make, seen):
+    """A kubelet whose Node object was deleted does not register again before it restarts."""
+    down.api.objects.pop(make.NODE)
+    down.api.put(make.LEASE, make.lease_object("t1"))
+    if seen:
+        down.beats["n1"] = ("t1", make.EPOCH - 2)
+    outcome = await down.do(make.force_stop(at=make.EPOCH - 10))
+    assert outcome.status is SPARED
+    assert "alive" in outcome.detail
+    assert down.api.writes == []
+
+
 async def test_a_pod_is_not_stopped_while_its_successor_could_land_there_again(down, make):
     down.api.change(make.NODE, spec={"taints": []})
     outcome = await down.do(make.force_stop())
