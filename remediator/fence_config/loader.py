@@ -217,7 +217,7 @@ def _check_credentials(credentials: Credentials, where: Path_) -> Iterator[Probl
 def _check_url(url: str, where: Path_) -> Iterator[Problem]:
     try:
         parts = urlsplit(url)
-        host = parts.hostname
+        host = parts.hostname if parts.port is None or parts.port else None
     except ValueError:
         host, parts = None, urlsplit("")
     if parts.scheme not in {"https", "http"} or not host:

@@ -109,6 +109,14 @@ LOGIN = "credentials: {username: u, passwordFile: /p}"
         (document("devices: [{name: a, method: machine}], levels: []"), "names no level"),
         (devices("{name: a, method: ipmi}"), "'ipmi' is not one of agent, machine, "),
         (devices("{name: a}"), "key 'method' is missing"),
+        (
+            devices(f"{{name: a, method: redfish, endpoint: 'https://b:99999', {LOGIN}}}"),
+            "is no URL of a BMC",
+        ),
+        (
+            devices(f"{{name: a, method: redfish, endpoint: 'https://b:{{node}}', {LOGIN}}}"),
+            "is no URL of a BMC",
+        ),
         (devices(f"{{{AGENT}, parameter: {{}}}}"), "unknown key; did you mean 'parameters'?"),
         (devices(f"{{{AGENT}, parameters: {{passwd: x}}}}"), "is a secret: name it under cred"),
         (

@@ -26,19 +26,18 @@ def place_of(device: AnyDevice, node: str) -> str:
     """Return a name of the place that this device is in for a node; "" where there is none."""
     match device:
         case RedfishFence():
-            url = urlsplit(device.endpoint.replace("{node}", node))
-            port = url.port or {"https": 443, "http": 80}.get(url.scheme, 0)
+            where = _where(device.endpoint.replace("{node}", node))
             system = device.system.replace("{node}", node).rstrip("/")
-            return f"redfish {url.hostname}:{port}{url.path.rstrip('/')} {system}".rstrip()
+            return f"redfish {where} {system}".rstrip()
         case AgentFence() if device.program not in SPEAKS_FOR_ITSELF:
             given = {**device.parameters, **device.node_parameters.get(node, {})}
-            where = {
+            told = {
                 _OLD_NAMES.get(name, name): value.replace("{node}", node)
                 for name, value in given.items()
             }
             parts = [
                 f"{name}={value}"
-                for name, value in sorted(where.items())
+                for name, value in sorted(told.items())
                 if not _MANNERS.fullmatch(name)
             ]
             return " ".join((device.program, *parts))
@@ -46,3 +45,13 @@ def place_of(device: AnyDevice, node: str) -> str:
             return f"metal3 {device.namespace}/{device.host.replace('{node}', node)}"
         case _:
             return ""
+
+
+def _where(endpoint: str) -> str:
+    """Return host, port and path, however they are written."""
+    try:
+        url = urlsplit(endpoint)
+        port = url.port or {"https": 443, "http": 80}.get(url.scheme, 0)
+    except ValueError:  # a node's name may have made it no URL
+        return endpoint
+    return f"{url.hostname}:{port}{url.path.rstrip('/')}"

@@ -68,5 +68,9 @@ def test_these_have_no_place_of_their_own(device):
     assert place_of(device, "n1") == ""
 
 
+def test_an_address_that_a_nodes_name_breaks_is_a_place_all_the_same():
+    assert place_of(redfish("https://{node}"), "a]b:c") != place_of(redfish("https://b"), "n1")
+
+
 def test_a_place_names_no_login():
     assert "ops" not in place_of(agent(ip="a", username="ops"), "n1")
