@@ -113,7 +113,18 @@ class FenceChecks:
         return self.rows(wanted)
 
     async def run(self) -> None:
-        """Ask in peace, until cancelled; what is known then is forgotten: another will lead."""
+        """Ask in peace, until cancelled; what is known then is forgotten: another will lead.
+
+        It runs beside the term, and no defect of ours in here may end that: it begins anew.
+        """
+        while True:
+            try:
+                await self._work()
+            except Exception:
+                log.exception("fence_checks_broken", again_in_s=_LOOK_S)
+            await asyncio.sleep(_LOOK_S)
+
+    async def _work(self) -> None:
         self._due, self._known, look_at = {}, {}, 0.0
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -9,8 +9,10 @@ import random
 
 import msgspec
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
+from remediator.actions.fence import checks
 from remediator.actions.fence.asking import AT_ONCE, DEADLINE_S
 from remediator.actions.fence.check_rows import FaultKind
 from remediator.actions.fence.checks import FenceChecks
@@ -192,6 +194,18 @@ async def test_a_driver_that_breaks_is_a_row_and_not_the_end_of_the_checks(start
     await asyncio.sleep(130.0)
     assert lab.row("n1").fault == "RuntimeError: no such attribute"
     assert lab.row("n2").kind is FaultKind.NONE
+    assert not lab.task.done()
+
+
+async def test_a_defect_of_the_checks_themselves_is_logged_and_they_begin_anew(start, monkeypatch):
+    """They run beside the term: what breaks them must not end a recovery."""
+    lab = start(config(period="20s"), nodes=1)
+    with structlog.testing.capture_logs() as logs, monkeypatch.context() as broken:
+        broken.setattr(checks, "place_of", lambda *_: 1 / 0)
+        await asyncio.sleep(12.0)
+    assert [each["event"] for each in logs].count("fence_checks_broken") == 3
+    await asyncio.sleep(40.0)
+    assert lab.row().asked_at > 0
     assert not lab.task.done()
 
 
