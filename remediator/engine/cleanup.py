@@ -46,7 +46,7 @@ def take_back(context: Context, residue: Residue) -> None:
     work = Uncordon(
         node=node.name,
         node_uid=node.uid,
-        fenced_boot_id=residue.fenced_boot_id,
+        fenced_boot_id=residue.fenced_boot_id or residue.by_hand_boot_id,
         fence_method=residue.fence_method,
     )
     _start(
@@ -112,7 +112,7 @@ def _start(
 ) -> None:
     step = "power-on" if isinstance(work, PowerOn) else "uncordon"
     action = Action(
-        id=f"{residue.incident}/{step}/{attempt}",
+        id=f"{residue.incident or f'by-hand-{residue.node}'}/{step}/{attempt}",
         incident=residue.incident,
         subject=node_subject(residue.node),
         attempt=attempt,
@@ -127,7 +127,8 @@ def _is_back(context: Context, residue: Residue, node: NodeFacts) -> bool:
     if node.uid != residue.node_uid:  # registered anew: another boot, or another machine
         return node.ready is True and lease_up
     if not residue.fenced_boot_id:
-        return lease_up
+        by_hand = bool(residue.by_hand_boot_id) and node.boot_id == residue.by_hand_boot_id
+        return lease_up and not by_hand
     if node.boot_id != residue.fenced_boot_id:
         return node.ready is True and lease_up
     proof = Proof(

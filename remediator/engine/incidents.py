@@ -184,6 +184,7 @@ class Residue(msgspec.Struct, kw_only=True):
     attempts: int = 0
     retry_at: float = 0.0
     fence_method: str = ""  # configuration that fenced it, or tried to
+    by_hand_boot_id: str = ""  # the boot in which a person had it fenced, without an incident
     powered_on: bool = False  # we switched it on again, or gave up trying
     power_on_attempts: int = 0
     alarmed: bool = False  # it was reported that the node lives on in the fenced boot

@@ -281,6 +281,16 @@ def _start(state: EngineState, decision: Decision, action: Action) -> None:
         residue.incident = action.incident
         if isinstance(work, Release):
             residue.fenced_boot_id, residue.proof_at = work.proof.boot_id, work.proof.at
+    if isinstance(work, Fence) and work.forced and work.node not in state.residues:
+        # By hand, and in no incident: what it leaves elsewhere is taken back after the next boot.
+        # Switching the host on is left to the person, too.
+        state.residues[work.node] = Residue(
+            node=work.node,
+            node_uid=work.node_uid,
+            incident="",
+            by_hand_boot_id=work.boot_id,
+            powered_on=True,
+        )
     if isinstance(work, Fence) and work.node in state.residues:
         state.residues[work.node].fence_method = work.method
     if isinstance(work, (Uncordon, PowerOn)):
@@ -319,6 +329,9 @@ def _finish(state: EngineState, decision: Decision, action: Action, outcome: Out
             residue.powered_on, residue.power_on_attempts = done, action.attempt
             residue.retry_at = retry_at
         return
+    if isinstance(work, Fence) and work.forced and not done and work.node in state.residues:
+        # It lives on as far as is known: what was begun is taken back while it does.
+        state.residues[work.node].by_hand_boot_id = ""
     incident = state.incidents.get(action.incident)
     if isinstance(work, Fence) and not work.forced and done and outcome.proof is not None:
         state.fenced_at[work.node] = outcome.finished_at
