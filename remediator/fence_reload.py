@@ -19,6 +19,7 @@ import structlog
 from remediator.actions.fence.agent_catalog import AgentCatalog, programs
 from remediator.actions.fence.check_rows import CheckRow
 from remediator.actions.fence.devices import FenceDevices
+from remediator.actions.fence.loading import unusable_files
 from remediator.clock import Clock
 from remediator.fence_config.custom_resource import read_object
 from remediator.fence_config.loader import FenceConfig, in_order
@@ -104,7 +105,11 @@ class FenceReload:
                 if self._watch.store:
                     await asyncio.sleep(_GATHER_S)
                     self._changed.clear()
-                await self._take({key[1]: obj for key, obj in self._watch.store.items()})
+                try:
+                    await self._take({key[1]: obj for key, obj in self._watch.store.items()})
+                except Exception:
+                    # No object, however odd, may end every replica: what was in force stays so.
+                    log.exception("fence_configs_broken")
                 self.loaded.set()
                 self._write.set()
 
@@ -140,6 +145,7 @@ class FenceReload:
             faults = list(problems)
             if config is not None:
                 faults += [*self._catalog.faults(config.spec), *self._catalog.missing(config.spec)]
+                faults += unusable_files(config.spec)
             if name in taken:
                 text = "a configuration of the daemon's own files has this name"
                 faults.append(Problem(("metadata", "name"), text))

@@ -9,6 +9,7 @@ import random
 import jsonschema
 import pytest
 
+from remediator import fence_reload
 from remediator.actions.fence.agent_catalog import AgentCatalog
 from remediator.actions.fence.check_rows import CheckRow, FaultKind
 from remediator.actions.fence.devices import FenceDevices
@@ -236,6 +237,35 @@ async def test_a_changed_device_gets_a_new_driver_and_an_unchanged_one_keeps_its
     after = {one.name: lab.devices.drivers(one) for one in lab.devices.configs}
     assert after["a"] != before["a"]
     assert after["b"] == before["b"]
+
+
+async def test_a_ca_file_that_is_not_there_is_a_fault_and_not_the_daemons_end(make):
+    lab = make()
+    spec = redfish()
+    spec["devices"][0]["caFile"] = "/none/ca.crt"
+    lab.create("a", spec)
+    lab.create("b", HAND)
+    await asyncio.sleep(2.0)
+    assert not any(task.done() for task in lab.tasks)
+    assert lab.names() == ["of-files", "b"]
+    accepted = lab.condition("a", "Accepted")
+    assert accepted["status"] == "False"
+    assert "spec.devices[0].caFile: /none/ca.crt: " in accepted["message"]
+
+
+async def test_an_object_that_breaks_our_own_reading_leaves_what_is_in_force(make, monkeypatch):
+    lab = make()
+    lab.create("a", HAND)
+    await asyncio.sleep(2.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(fence_reload, "read_object", lambda *_: 1 / 0)
+        lab.create("b", HAND)
+        await asyncio.sleep(2.0)
+    assert lab.names() == ["of-files", "a"]
+    assert not any(task.done() for task in lab.tasks)
+    lab.create("c", HAND)
+    await asyncio.sleep(2.0)
+    assert lab.names() == ["of-files", "a", "b", "c"]
 
 
 def row(node, fault="", *, asked_at=5.0):

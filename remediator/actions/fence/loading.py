@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -13,9 +14,10 @@ from remediator.actions.fence.agent_catalog import AgentCatalog, programs
 from remediator.actions.fence.credentials import CredentialsError, StoredLogins, check_files
 from remediator.clock import Clock
 from remediator.documents import DocumentError, DocumentProblem
-from remediator.fence_config.document import AnyDevice, Credentials
+from remediator.fence_config.document import AnyDevice, Credentials, RedfishFence, Spec
 from remediator.fence_config.loader import FenceConfig, in_order, of_document, read_configs
 from remediator.kube.client import KubeClient
+from remediator.typed_tree import Problem, dotted
 
 SECRETS_S: Final = 10.0  # for all of them, at start; they are read again at each use
 
@@ -55,6 +57,11 @@ async def load(
         return list(shorthand)
     linted = await lint(directory, catalog)
     problems = [*linted.problems, *linted.unchecked]
+    problems += [
+        DocumentProblem(one.source, 0, 0, dotted(each.path), each.text)
+        for one in linted.configs
+        for each in unusable_files(one.spec)
+    ]
     taken = {one.name for one in shorthand}
     problems += [
         DocumentProblem(one.source, 0, 0, "metadata.name", f"{one.name!r} is in fence.devices, too")
@@ -64,6 +71,18 @@ async def load(
     if problems:
         raise DocumentError(problems)
     return [*shorthand, *linted.configs]
+
+
+def unusable_files(spec: Spec) -> Iterator[Problem]:
+    """Yield the certificates of authorities that cannot be used by this process."""
+    for at, device in enumerate(spec.devices):
+        file = device.ca_file if isinstance(device, RedfishFence) else ""
+        if file:
+            try:
+                ssl.create_default_context(cafile=file)
+            except (OSError, ssl.SSLError) as error:
+                why = f"{file}: {error.strerror or error}"
+                yield Problem(("spec", "devices", at, "caFile"), why)
 
 
 def check_logins(configs: Sequence[FenceConfig]) -> None:

@@ -108,6 +108,18 @@ async def test_a_name_that_stands_in_both_places_is_refused(tmp_path):
         await load(tmp_path, [from_device(short)], AgentCatalog())
 
 
+@pytest.mark.parametrize("content", [None, "no certificate"])
+async def test_a_ca_file_that_cannot_be_used_ends_a_start(tmp_path, content):
+    file = tmp_path / "ca.crt"
+    if content is not None:
+        file.write_text(content)
+    login = "credentials: {username: u, passwordFile: /p}"
+    written(tmp_path, f"method: redfish, endpoint: 'https://b', caFile: {file}, {login}")
+    with pytest.raises(DocumentError) as caught:
+        await load(tmp_path, [], AgentCatalog())
+    assert f"racks.yaml: spec.devices[0].caFile: {file}: " in str(caught.value)
+
+
 def test_a_login_that_cannot_be_read_says_whose_it_is_and_nothing_of_its_content(tmp_path):
     text = (
         f"{HEAD}metadata: {{name: racks}}\nspec: {{devices: [{{name: pdu, {IPMI}, credentials:"
