@@ -20,11 +20,9 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[2])]
 
-from tests.engine.conftest import POLICY, Cluster
-
-
 from remediator.engine.events import (
     CommandGiven,
+    LeadershipGained,
     ObjectGone,
     ObjectSeen,
     OwnHealthSeen,
@@ -47,6 +45,7 @@ from remediator.engine.model import (
     node_subject,
     vantage_subject,
 )
+from tests.engine.conftest import POLICY, Cluster
 
 NODE = "n1"
 LATELY_S = 30.0
@@ -71,6 +70,8 @@ class World:
         self.own_lag_s = 0.0
         self.orders = 0
         self.claimed = False
+        self.claimed_at = 0.0
+        self.suspended_before = False
         self.suspended_at = -1.0
         self.off = False  # the host, in truth
         self.heard_at = self.cluster.now  # last renewal that was told to this leader
@@ -93,6 +94,7 @@ class World:
             self._say(node_subject(NODE), reached)
             for number in range(2, 7):
                 self._say(node_subject(f"n{number}"), Reading.UP)
+        self.suspended_before = cluster.engine.context.evidence.own_health.suspended
         cluster.handle(OwnHealthSeen(loop_lag_s=self.own_lag_s))
         before = cluster.engine.context.evidence.leases.beats.get(NODE)
         before_at = before.at if before else 0.0
@@ -107,6 +109,10 @@ class World:
         if cluster.engine.context.evidence.own_health.suspended:
             self.suspended_at = cluster.now
         self._watch()
+        if cluster.given_up:
+            self.acts.append(f"{cluster.now:.0f} leadership is given up")
+            self._leader()
+            self.cluster.engine.context.home = self.rng.choice(("n3", NODE))
 
     def _say(self, subject, reading: Reading) -> None:
         signal = Signal(
@@ -133,12 +139,15 @@ class World:
     def _judge(self, action) -> None:
         now, work = self.cluster.now, action.work
         if isinstance(work, Fence) and not work.forced:
+            if self.cluster.engine.context.home == NODE:
+                self.problems.append(f"{now:.0f}: {action.id} of the leader's own node")
             lately = {plane for plane, at in self.bad.items() if now - at <= LATELY_S}
             if len(lately) < 2:
                 self.problems.append(f"{now:.0f}: {action.id} though only {lately} failed")
-            if self.suspended_at == now:
+            # Of a fence that began a second ago, before the trouble or the claim, nothing is said.
+            if self.suspended_at == now and self.suspended_before:
                 self.problems.append(f"{now:.0f}: {action.id} while suspended")
-            if self.claimed:
+            if self.claimed and now - self.claimed_at > 1.0:
                 self.problems.append(f"{now:.0f}: {action.id} while somebody else works on it")
         if isinstance(work, (Release, ForceStop)):
             alive = not self.off and self.heard_at > work.proof.at + 3.0
@@ -233,6 +242,7 @@ class World:
         jump_s = self.rng.choice((0.0, 3.0, -600.0, 600.0))
         cluster = self.cluster = before.reborn()
         cluster.now += jump_s
+        cluster.engine.context.home = self.rng.choice(("", "", "n2", NODE))
         self.bad = {plane: at + jump_s for plane, at in self.bad.items()}
         # Renewals that only the leader before has seen are nothing that this one could know.
         self.heard_at = -1.0
@@ -244,8 +254,6 @@ class World:
             self._claim(on=True)
         cluster.actions = []
         cluster._serial = before._serial
-        from remediator.engine.events import LeadershipGained
-
         cluster.handle(LeadershipGained(identity=f"me{self.rng.randint(1, 9)}", epoch=2))
         for facts in cluster.nodes.values():
             cluster.handle(ObjectSeen(facts=facts))
@@ -254,6 +262,8 @@ class World:
         cluster.sync()
 
     def _claim(self, *, on: bool) -> None:
+        if on and not self.claimed:
+            self.claimed_at = self.cluster.now
         self.claimed = on
         facts = HandsOffFacts(name="NodeMaintenance:m", uid="m", node=NODE, why="maintenance")
         if on:
@@ -285,14 +295,16 @@ class World:
         for _ in range(1500):
             self._boot()  # also after an order of before, carried out now
             self.second()
-            state = cluster.engine.state
+            state = self.cluster.engine.state
             if state.incident_on(node_subject(NODE)) is None and NODE not in state.residues:
                 return
-        state = cluster.engine.state
+        state = self.cluster.engine.state
         incident = state.incident_on(node_subject(NODE))
         if incident is not None:
-            last = [d for d in cluster.decisions if d.incident == incident.id][-1]
-            self.problems.append(f"{incident.id} stays {incident.state}, {incident.row}: {last.why}")
+            last = [d for d in self.cluster.decisions if d.incident == incident.id][-1]
+            self.problems.append(
+                f"{incident.id} stays {incident.state}, {incident.row}: {last.why}"
+            )
         if NODE in state.residues:
             self.problems.append(f"residue stays: {state.residues[NODE]}")
 
@@ -321,8 +333,9 @@ def main(first: int, last: int) -> None:
             print(f"seed {seed}: {world.problems[:4]}", flush=True)
             if last - first == 1:
                 print("\n".join(world.acts))
-                for d in world.cluster.decisions[-60:]:
-                    print(d.seq, round(d.at), d.kind.value, d.state, d.row, d.action and d.action.id, d.outcome and d.outcome.status.value, d.why[:140])
+                for each in world.cluster.decisions[-60:]:
+                    done = each.action.id if each.action is not None else ""
+                    print(round(each.at), each.kind, each.state, each.row, done, each.why[:140])
     print(f"{last - first} seeds from {first}, {bad} with problems", flush=True)
 
 
