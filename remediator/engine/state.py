@@ -121,6 +121,8 @@ def _apply_node(state: EngineState, decision: Decision) -> None:
         case DecisionKind.RESOLVED:
             del state.incidents[incident.id]
             del state.open_on[str(incident.subject)]
+            if decision.verdict is Verdict.HEALTHY:
+                state.kept_off.discard(incident.subject.name)
         case _:
             pass
 

@@ -87,6 +87,16 @@ def test_a_word_is_not_taken_of_a_host_that_answers(make_cluster):
     assert "answers probes" in answer.text
 
 
+def test_a_host_that_lives_after_all_is_not_kept_off_by_the_word(make_cluster):
+    cluster = silent(make_cluster, fence_methods=[])
+    claimed(cluster)
+    assert order(cluster).accepted
+    cluster.silent.discard("n1")
+    cluster.run(20)
+    assert cluster.incident("n1") is None
+    assert not cluster.engine.state.kept_off
+
+
 def test_a_word_dies_with_an_answer_to_a_probe(make_cluster):
     cluster = silent(make_cluster, fence_methods=[])
     claimed(cluster)
