@@ -198,3 +198,28 @@ def _commands() -> list[str]:
                 continue
             found.append(raw.replace(b"\0", b" ").decode("utf-8", "replace"))
     return found
+
+
+async def test_a_slow_bmc_takes_its_time_and_is_verified_all_the_same(bmc, target):
+    bmc.mode = "slow"
+    down = await (await ipmilan(bmc, cipher="3")).take_down(target, order(Clock(), 30.0))
+    assert isinstance(down, Down), down
+    assert not bmc.power
+
+
+async def test_a_bmc_that_lies_is_believed_by_the_agent_and_by_us(bmc, target):
+    """What no fence device can see: docs/proof.md tells what catches such a lie, and what not."""
+    bmc.mode = "lying"
+    down = await (await ipmilan(bmc, cipher="3")).take_down(target, order(Clock(), 20.0))
+    assert isinstance(down, Down)
+    assert bmc.power
+
+
+async def test_a_bmc_that_dies_in_the_middle_of_the_order_is_a_failure(bmc, target):
+    driver = await ipmilan(bmc, cipher="3")
+
+    async def dies() -> None:
+        await bmc.stop()
+
+    answer = await driver.take_down(target, order(Clock(), 6.0, look=dies))
+    assert isinstance(answer, NotDown)

@@ -133,3 +133,26 @@ async def test_debians_fence_redfish_takes_the_same_system_down(emulator):
     down = await driver.take_down(target(), order(Clock(), PATIENCE_S))
     assert isinstance(down, Down), down
     assert down.ordered
+
+
+@pytest.mark.usefixtures("fence_tools")
+async def test_a_plug_that_the_device_does_not_have_is_a_failure_and_switches_nothing(emulator):
+    metadata = await run_agent(AGENTS / "fence_redfish", {"action": "metadata"}, deadline_s=20.0)
+    settings = AgentFence(
+        name="bmc",
+        program="fence_redfish",
+        parameters={
+            "ip": "localhost",
+            "ipport": str(emulator.port),
+            "systems_uri": "/redfish/v1/Systems/no-such-system",
+            "ssl_insecure": "1",
+        },
+    )
+    driver = AgentDriver(
+        settings, FixedLogins(USER, PASSWORD), Clock(), metadata=parse(metadata.stdout)
+    )
+    answer = await driver.take_down(target(), order(Clock(), 10.0))
+    assert isinstance(answer, NotDown)
+    ours = redfish(emulator)
+    assert (await ours.check(target())).power.reading is Reading.UP
+    await ours.close()
