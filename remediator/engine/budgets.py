@@ -72,7 +72,7 @@ def unhealthy(context: Context) -> frozenset[str]:
             if incident.state is not IncidentState.SUSPECTED
         }
         down = in_incident.union(
-            state.residues, evidence.overdue_nodes(), evidence.network.unreached(context.now)
+            state.residues, evidence.overdue_nodes(), evidence.unreached(context.now)
         )
         context.down_now = frozenset(down & context.inventory.nodes.keys())
     return context.down_now

@@ -25,7 +25,7 @@ _PROBE_YOUNG_S, _PROBE_OLD_S = 5.0, 20.0
 # What may make a node suspect. Of these a late lease alone is not worth a question to its BMC.
 _SIGNS = {
     "lease": SILENT | {"quiet"},
-    "network": frozenset({"down"}),
+    "network": frozenset({"down", "refuted"}),
     "handler": frozenset({"silent", "down"}),
     "storage": frozenset({"down"}),
     "power": frozenset({"off"}),

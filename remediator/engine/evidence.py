@@ -166,6 +166,10 @@ class Evidence:
         """Whether a lease renewal was seen to happen after ``at``."""
         return self._reader.beaten_since(node, at)
 
+    def unreached(self, now: float) -> set[str]:
+        """Return the nodes that nobody reaches, but for those whose lease was renewed since."""
+        return self._reader.unreached(now)
+
     def off_since(self, node: NodeFacts, now: float) -> float:
         """Return from when on a renewal would contradict that the power is off; 0 if it is not."""
         return self._reader.off_since(node.name, now)

@@ -77,7 +77,8 @@ def _network(evidence: Evidence, node: str, value: str, now: float) -> Iterable[
     said = {each.value for each in zones}
     count = sum(each.up + each.down + each.no_vote for each in zones)
     down = sum(each.down for each in zones)
-    since_s = min((each.since_s for each in zones if each.value == value), default=0.0)
+    said_now = "down" if value == "refuted" else value
+    since_s = min((each.since_s for each in zones if each.value == said_now), default=0.0)
     source = f"{count} vantage points in {len(zones)} zones"
     yield _row(Plane.NETWORK, value, since_s, source=source, detail=f"{down} of {count} say down")
     if said == {"unknown"} and not down:

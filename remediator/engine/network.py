@@ -171,6 +171,15 @@ class Network:
         ]
         return min(since, default=None)
 
+    def down_since(self, node: str, now: float) -> float | None:
+        """Return since when the newest of those that say down has said so; None where none does."""
+        since = [
+            vantage.sights[node].since
+            for vantage in self._vantages.values()
+            if self._is_alive(vantage, now) and self._vote(vantage, node, now) is Reading.DOWN
+        ]
+        return max(since, default=None)
+
     def reached_after(self, node: str, at: float) -> bool:
         """Whether a vantage point told, later than ``at``, that a node answers."""
         return any(

@@ -14,7 +14,7 @@ from remediator.engine.verdicts import LIVING, PLANES, ROWS, TABLE, Row, decide
 
 DOMAIN = {
     "lease": ("up", "quiet", "silent", "lost", "unknown"),
-    "network": ("up", "down", "unknown"),
+    "network": ("up", "down", "refuted", "unknown"),
     "handler": ("up", "silent", "down", "unknown"),
     "storage": ("up", "down", "unknown"),
     "power": ("on", "off", "unknown"),

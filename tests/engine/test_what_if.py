@@ -34,7 +34,8 @@ def words(values, speaking=ALL, verdict=None):
 
 
 def test_every_value_of_the_table_can_be_tried():
-    not_tried = {"lease": {"quiet", "unknown"}}  # no evidence to wait for: see SAYS
+    # No evidence to wait for: see SAYS. "Refuted" is the lease's word on the network.
+    not_tried = {"lease": {"quiet", "unknown"}, "network": {"refuted"}}
     for row in TABLE:
         for plane, allowed in row.needs:
             assert allowed <= set(SAYS[plane]) | not_tried.get(plane, set()), (row.name, plane)
