@@ -6,6 +6,7 @@ import pytest
 from attack import run
 
 from remediator.engine.model import IncidentState, OutcomeStatus, ProofKind, Reading
+from remediator.engine.settings import FenceLevel, FenceMethod
 
 
 @pytest.fixture
@@ -22,7 +23,10 @@ def led(room, **options):
 def test_a_proof_that_the_policy_does_not_take_releases_nothing(room):
     """execution._checked: ``proofs.accepted``."""
     policy = room.msgspec.structs.replace(room.POLICY, required_proof=(ProofKind.INSTANCE_GONE,))
-    cluster = led(room, policies=[policy])
+    # Its configuration promises more than its device then gives.
+    level = FenceLevel(proof=ProofKind.INSTANCE_GONE)
+    method = FenceMethod(name="bmc", nodes=("*",), levels=(level,))
+    cluster = led(room, policies=[policy], fence_methods=[method])
     cluster.add_vm("db", "n1")
     cluster.lose("n1")
     cluster.until(lambda: cluster.actions)

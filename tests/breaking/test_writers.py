@@ -10,6 +10,7 @@ from stopping import Stoppable, StoppingLoop
 
 from remediator.engine.model import OutcomeStatus
 from remediator.http_client import HttpResponse
+from remediator.kube.client import PatchKind
 from remediator.kube.objects import MEDIK8S_LEASES, virtual_machine_action
 from remediator.sim.bmc import BmcMode
 from remediator.sim.resources import VIRTUAL_MACHINE_INSTANCES
@@ -131,14 +132,10 @@ def test_a_node_that_somebody_claims_between_two_tries_is_not_fenced(how):
         else:
             now = rfc3339_micro(attack.clock.now())
             spec = {"holderIdentity": "nmo", "leaseDurationSeconds": 3600, "renewTime": now}
-            await attack.operator.create(
-                MEDIK8S_LEASES.collection("medik8s-leases"),
-                {
-                    "apiVersion": "coordination.k8s.io/v1",
-                    "kind": "Lease",
-                    "metadata": {"name": "node-n02", "namespace": "medik8s-leases"},
-                    "spec": {**spec, "acquireTime": now},
-                },
+            await attack.operator.patch(  # ours by then: somebody takes it all the same
+                MEDIK8S_LEASES.object_path("node-n02"),
+                {"spec": {**spec, "acquireTime": now}},
+                kind=PatchKind.MERGE,
             )
         await attack.run(1)
         attack.cluster.faults.bmc("n02", BmcMode.OK)

@@ -101,7 +101,7 @@ async def test_a_restart_is_survived_and_the_hooks_run_in_order(watched, connect
     assert connection.connected
     assert connection.reconnects == 1
     # JetStream forgets memory streams when it restarts: the first hook made them again.
-    assert seen == [["DECISIONS", "HEARTBEATS", "INVENTORY", "SIGNALS"]]
+    assert seen == [["DEAD_LETTERS", "DECISIONS", "HEARTBEATS", "INVENTORY", "SIGNALS"]]
 
 
 async def test_a_hook_that_fails_is_called_again(watched, connection, until):
