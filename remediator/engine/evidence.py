@@ -211,6 +211,8 @@ class Evidence:
         if woke and not signal.first:
             # Whatever kept the host from being heard kept virt-handler, too: it beats within 132 s.
             self.handlers.restart(node)
+        if woke is not None and not signal.first:
+            self.network.renewed(node, self.leases.beats[node].at, now)
         return bool(woke)
 
     def _handler(self, node: str, signal: Signal, now: float) -> bool:

@@ -100,6 +100,7 @@ class Network:
     def __init__(self, settings: DetectionSettings) -> None:
         self._settings = settings
         self._vantages: dict[str, Vantage] = {}
+        self._refuted: set[str] = set()
         self.refused = 0  # signals of vantage points beyond VANTAGES_MAX, or of no name
 
     def life(self, signal: Signal, now: float) -> None:
@@ -141,6 +142,8 @@ class Network:
             vantage.down.add(node)
         else:
             vantage.down.discard(node)
+        if signal.reading is Reading.UP:
+            self._refuted.discard(node)
         return news
 
     def value(self, node: str, now: float) -> str:
@@ -171,14 +174,26 @@ class Network:
         ]
         return min(since, default=None)
 
-    def down_since(self, node: str, now: float) -> float | None:
-        """Return since when the newest of those that say down has said so; None where none does."""
+    def renewed(self, node: str, at: float, now: float) -> None:
+        """Take in that a node renewed its lease at ``at``: who called it down before is refuted.
+
+        Something is wrong with the probes of it, a firewall for one. Nobody who probes it is a
+        witness against it from then on, until somebody has reached it again.
+        """
+        if not any(node in vantage.down for vantage in self._vantages.values()):
+            return
+        late_s = self._settings.contradiction_after_s  # for a renewal that was under way
         since = [
             vantage.sights[node].since
             for vantage in self._vantages.values()
             if self._is_alive(vantage, now) and self._vote(vantage, node, now) is Reading.DOWN
         ]
-        return max(since, default=None)
+        if self.value(node, now) == "down" and at > max(since) + late_s:
+            self._refuted.add(node)
+
+    def is_refuted(self, node: str) -> bool:
+        """Whether a node renewed its lease while it was called down, and was not reached since."""
+        return node in self._refuted
 
     def reached_after(self, node: str, at: float) -> bool:
         """Whether a vantage point told, later than ``at``, that a node answers."""
@@ -239,6 +254,7 @@ class Network:
 
     def forget(self, node: str) -> None:
         """Forget a deleted node."""
+        self._refuted.discard(node)
         for vantage in self._vantages.values():
             vantage.sights.pop(node, None)
             vantage.down.discard(node)

@@ -113,21 +113,11 @@ class PlaneReader:
             back_at = self._leases.beats[node].back_at  # a host that is back is probed anew first
             if now - back_at < _PROBED_ANEW_S:
                 return "unknown"
-        return "refuted" if network == "down" and self._is_refuted(node, now) else network
-
-    def _is_refuted(self, node: str, now: float) -> bool:
-        """Whether a node renewed its lease while all who probe it already said down.
-
-        Something is wrong with the probes of it, a firewall for one. Who has called a living host
-        down is no witness against it until he has reached it again.
-        """
-        down_since = self._network.down_since(node, now)
-        late_s = self._settings.contradiction_after_s  # a renewal that was under way
-        return down_since is not None and self.beaten_since(node, down_since + late_s)
+        return "refuted" if network == "down" and self._network.is_refuted(node) else network
 
     def unreached(self, now: float) -> set[str]:
-        """Return the nodes that the vantage points call down, and that nothing says they live."""
-        return {node for node in self._network.unreached(now) if not self._is_refuted(node, now)}
+        """Return the nodes that the vantage points call down, where nothing refutes them."""
+        return {node for node in self._network.unreached(now) if not self._network.is_refuted(node)}
 
     def _handler_value(self, node: NodeFacts, lease: str, now: float) -> str:
         if not node.kubevirt:

@@ -212,6 +212,20 @@ def test_probes_that_call_a_living_host_down_are_no_second_witness_for_a_late_le
     assert cluster.actions == []
 
 
+def test_a_new_prober_that_calls_the_same_host_down_is_no_better_witness(cluster):
+    cluster.add_vm("db", "n1")
+    probers = Probers(cluster)
+    probers.run(20)
+    probers.unreached.add("n1")
+    probers.run(60)
+    probers.zones = "def"  # all replicas were replaced
+    probers.run(18)  # the old ones are not heard any more, the new ones have just called n1 down
+    for _ in range(30):
+        cluster.power("n1", DOWN)
+        probers.run(1)
+    assert cluster.actions == []
+
+
 def test_probes_are_believed_again_once_they_have_reached_the_host(cluster):
     cluster.add_vm("db", "n1")
     probers = Probers(cluster)
