@@ -24,7 +24,7 @@ from remediator.sim.virtual_time import run
 
 PER_TEST = 25
 ONE = os.environ.get("SEED")
-SEEDS = int(os.environ.get("SEEDS", "2000"))
+SEEDS = int(os.environ.get("SEEDS", "400"))
 CHUNKS = (
     [range(int(ONE), int(ONE) + 1)]
     if ONE
