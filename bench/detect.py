@@ -32,7 +32,7 @@ class Size:
         self.seeds = 1 if quick else 20  # per kind of fault
         self.signal_nodes = 20 if quick else 100
         self.signal_days = 0.02 if quick else 10.0
-        self.replica_hours = 0.1 if quick else 8.0
+        self.replica_hours = 0.1 if quick else 24.0
 
 
 def _percentile(sorted_s: Sequence[float], share: float) -> float:
