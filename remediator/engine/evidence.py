@@ -211,7 +211,7 @@ class Evidence:
         if woke and not signal.first:
             # Whatever kept the host from being heard kept virt-handler, too: it beats within 132 s.
             self.handlers.restart(node)
-        if woke is not None and not signal.first:
+        if woke is False and not signal.first:  # one that was silent was lost, as they said
             self.network.renewed(node, self.leases.beats[node].at, now)
         return bool(woke)
 

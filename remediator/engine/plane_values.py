@@ -109,11 +109,12 @@ class PlaneReader:
 
     def _network_value(self, node: str, lease: str, now: float) -> str:
         network = self._network.value(node, now)
+        if network == "down" and self._network.is_refuted(node):
+            return "refuted"
         if network == "down" and lease in ("up", "quiet"):
             back_at = self._leases.beats[node].back_at  # a host that is back is probed anew first
-            if now - back_at < _PROBED_ANEW_S:
-                return "unknown"
-        return "refuted" if network == "down" and self._network.is_refuted(node) else network
+            return "unknown" if now - back_at < _PROBED_ANEW_S else "down"
+        return network
 
     def unreached(self, now: float) -> set[str]:
         """Return the nodes that the vantage points call down, where nothing refutes them."""
