@@ -211,8 +211,9 @@ class Evidence:
         if woke and not signal.first:
             # Whatever kept the host from being heard kept virt-handler, too: it beats within 132 s.
             self.handlers.restart(node)
-        if woke is False and not signal.first:  # one that was silent was lost, as they said
-            self.network.renewed(node, self.leases.beats[node].at, now)
+        if woke is False and not signal.first:
+            beat = self.leases.beats[node]
+            self.network.renewed(node, beat.at, beat.back_at, now)
         return bool(woke)
 
     def _handler(self, node: str, signal: Signal, now: float) -> bool:

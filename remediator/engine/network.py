@@ -174,11 +174,12 @@ class Network:
         ]
         return min(since, default=None)
 
-    def renewed(self, node: str, at: float, now: float) -> None:
+    def renewed(self, node: str, at: float, heard_since: float, now: float) -> None:
         """Take in that a node renewed its lease at ``at``: who called it down before is refuted.
 
         Something is wrong with the probes of it, a firewall for one. Nobody who probes it is a
-        witness against it from then on, until somebody has reached it again.
+        witness against it from then on, until somebody has reached it again. A node that was silent
+        in between (heard without a break only ``heard_since``) was down, as they said.
         """
         if not any(node in vantage.down for vantage in self._vantages.values()):
             return
@@ -188,7 +189,7 @@ class Network:
             for vantage in self._vantages.values()
             if self._is_alive(vantage, now) and self._vote(vantage, node, now) is Reading.DOWN
         ]
-        if self.value(node, now) == "down" and at > max(since) + late_s:
+        if self.value(node, now) == "down" and heard_since < max(since) < at - late_s:
             self._refuted.add(node)
 
     def is_refuted(self, node: str) -> bool:
