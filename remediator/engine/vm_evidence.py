@@ -135,7 +135,8 @@ class VmEvidence:
         if isinstance(facts, VmFacts):
             return facts.status not in vm_values.BAD_STATUS
         lost = facts.agent_known and not facts.agent_connected
-        return facts.phase == "Running" and not (facts.paused or facts.deleting or lost)
+        turning = facts.paused or facts.deleting or facts.migrating_to  # may end badly by itself
+        return facts.phase == "Running" and not (turning or lost)
 
     def values(self, key: Key, proven_s: float) -> VmValues:
         """Return the value of each facet of a VM."""
