@@ -288,6 +288,7 @@ class Replica:
             JournalWriter(doors.journal),
             self._clock,
             ask_power=probe.ask,
+            backoff=Backoff(base_s=0.2, cap_s=2.0, rng=self._rng),
             ask_probes=doors.asks.ask if doors.asks is not None else lambda _node: None,
             intake=Intake(
                 self._clock,
