@@ -133,14 +133,9 @@ class PlaneReader:
         if lease in SILENT:
             # Beats are up to 132 s apart: one from before the lease fell silent says nothing now.
             # And a host that has just come back renews its lease within a period: wait for that.
-            # The beat before the newest will do: a new one takes back nothing.
             silent_s = self._leases.beats[node.name].silent_s
-            telling = (
-                at
-                for at in (beat.at, beat.before_at)
-                if self._after_silence(node.name, at) and now - at >= silent_s
-            )
-            return "up" if any(telling) else "unknown"
+            late = now - beat.at >= silent_s
+            return "up" if self._after_silence(node.name, beat.at) and late else "unknown"
         return "up"
 
     def _pod_is_down(self, node: str, now: float) -> bool:

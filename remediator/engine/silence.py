@@ -70,7 +70,6 @@ class Beat:
     __slots__ = (
         "at",
         "back_at",
-        "before_at",
         "due_s",
         "latch_s",
         "live",
@@ -85,7 +84,6 @@ class Beat:
 
     def __init__(self, tempo: Tempo) -> None:
         self.at = 0.0  # our clock
-        self.before_at = 0.0  # of the beat before that one, if it was seen to happen
         self.back_at = 0.0  # when it last woke from silence, or was first seen to beat
         self.mark_s = 0.0  # the plane's proven time then
         self.live = False  # seen to happen, not merely found when the watch began
@@ -139,7 +137,6 @@ class BeatPlane:
         mark_s = self.time.reading(at)
         if self._learns:
             self._learn(beat, source, mark_s, first=first)
-        beat.before_at = beat.at if beat.live else 0.0
         beat.at, beat.mark_s, beat.live = happened_at, mark_s, not first
         return woke
 

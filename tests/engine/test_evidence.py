@@ -89,27 +89,6 @@ def test_a_heartbeat_of_virt_handler_from_before_the_silence_says_nothing():
     assert evidence.values(NODE, 34.0).handler == "up"
 
 
-def test_a_new_heartbeat_of_virt_handler_takes_back_nothing_that_the_one_before_has_shown():
-    evidence = Evidence(DetectionSettings())
-    evidence.signal(signal(1.0, Plane.LEASE), 1.0)
-    evidence.signal(signal(2.0, Plane.HANDLER), 2.0)
-    for at in range(2, 100):
-        evidence.leases.time.progress(float(at))
-    evidence.signal(signal(21.0, Plane.HANDLER), 21.0)
-    evidence.signal(signal(90.0, Plane.HANDLER), 90.0)
-    assert evidence.values(NODE, 90.5).handler == "up"
-
-
-def test_a_heartbeat_that_was_only_found_shows_nothing_by_the_next_one():
-    evidence = Evidence(DetectionSettings())
-    evidence.signal(signal(1.0, Plane.LEASE), 1.0)
-    for at in range(2, 100):
-        evidence.leases.time.progress(float(at))
-    evidence.signal(signal(21.0, Plane.HANDLER, first=True), 21.0)
-    evidence.signal(signal(90.0, Plane.HANDLER), 90.0)
-    assert evidence.values(NODE, 90.5).handler == "unknown"
-
-
 def test_the_kubelets_own_word_about_readiness_is_a_sign_of_life():
     evidence = Evidence(DetectionSettings())
     evidence.signal(signal(0.0, Plane.LEASE), 0.0)
