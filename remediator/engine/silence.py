@@ -138,6 +138,7 @@ class BeatPlane:
         if self._learns:
             self._learn(beat, source, mark_s, first=first)
         beat.at, beat.mark_s, beat.live = happened_at, mark_s, not first
+        self._look_in_time(beat, node)
         return woke
 
     def sign_of_life(self, node: str, now: float) -> bool:
@@ -150,6 +151,7 @@ class BeatPlane:
         if woke:
             beat.back_at = now
         beat.at, beat.mark_s, beat.live = now, self.time.reading(now), True
+        self._look_in_time(beat, node)
         return woke
 
     def restart(self, node: str) -> None:
@@ -243,6 +245,12 @@ class BeatPlane:
             return beat.silent_s - silence_s
         # Stretched limits may shrink again at any time, so their nodes are looked at often.
         return beat.silent_s if self._is_silent(beat) else 1.0
+
+    def _look_in_time(self, beat: Beat, node: str) -> None:
+        """Look sooner at a node that beats again: a silent one is looked at once a period only."""
+        overdue_at_s = beat.mark_s + beat.overdue_s
+        if overdue_at_s < beat.due_s:
+            self._look_at(beat, node, overdue_at_s)
 
     def _look_at(self, beat: Beat, node: str, due_s: float) -> None:
         beat.due_s = due_s

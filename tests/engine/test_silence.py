@@ -217,6 +217,15 @@ def test_many_sources_of_one_node_are_bounded():
     assert len(leases.beats["n1"].said) == 8
 
 
+def test_a_node_that_was_silent_and_beat_once_is_told_as_soon_as_it_is_overdue_again():
+    leases = plane()
+    leases.time.progress(0.0)
+    leases.beat("n1", 0.0, 0.0)
+    assert watch(leases, 0.0, 13) == ["n1", "n1"]
+    leases.beat("n1", 13.0, 13.0)
+    assert watch(leases, 13.0, 11) == ["n1"]
+
+
 @settings(max_examples=200)
 @given(
     st.lists(

@@ -19,6 +19,7 @@ import msgspec
 
 OUTPUT_LIMIT: Final = 256 * 1024  # the longest metadata in Debian's package has 60 KiB
 TERMINATE_S: Final = 0.5  # between asking the group to end and killing it
+_GONE_POLL_S: Final = 0.005
 _CHUNK: Final = 16 * 1024
 _NICE: Final = 5  # about a third of the share of a process at 0
 
@@ -143,6 +144,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(TERMINATE_S):
             await process.wait()
+            while _group_lives(process.pid):  # killed children take a moment to be gone
+                await asyncio.sleep(_GONE_POLL_S)
 
 
 def _group_lives(group: int) -> bool:

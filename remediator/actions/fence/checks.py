@@ -231,6 +231,7 @@ class FenceChecks:
                 if self._devices.config(config.name) is not config:
                     return  # another configuration took its place meanwhile
                 self._take(row)
+        self._metrics.fence_table(self._rows.values())  # who asked looks at the metrics next
 
     def _take(self, row: CheckRow) -> None:
         """Put a device's answer into the table, and see what it means for the others'."""
