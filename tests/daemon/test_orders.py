@@ -66,17 +66,18 @@ async def test_a_confirmed_host_gives_its_vms_back_without_a_fence_device(tmp_pa
             await until(
                 lambda: decided(daemon, "opened", "node/n02"), RECOVERY_S, "the host to be missed"
             )
-            code, out, error = await order("confirm-off", "n02", *options)
+            async with asyncio.timeout(RECOVERY_S):
+                while "not silent yet" in (said := await order("confirm-off", "n02", *options))[2]:
+                    pass  # "ask again": an incident opens before the silence is certain
+            code, out, error = said
             assert (code, error) == (ExitCode.OK, "")
             assert "confirm-off by ana: pulled both cords (record " in out
             await until(
                 lambda: decided(daemon, "resolved", "node/n02"), RECOVERY_S, "its VMs to be back"
             )
             said = [record for record in daemon.journal() if record.kind is DecisionKind.COMMAND]
-            assert [record.stage for record in said] == [
-                "confirm-off:refused",
-                "confirm-off:accepted",
-            ]
+            assert {record.stage for record in said[:-1]} == {"confirm-off:refused"}
+            assert said[-1].stage == "confirm-off:accepted"
             assert lab.cluster.ledger.double_runs == ()
     finally:
         await server.stop()
