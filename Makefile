@@ -41,6 +41,7 @@ test: $(STAMP)
 
 soak: $(STAMP)
 	SEEDS=$(SEEDS) $(BIN)/pytest tests/simulation -n $(WORKERS) --timeout=0
+	HYPOTHESIS_PROFILE=explore $(BIN)/pytest tests/engine tests/policy tests/signals -n $(WORKERS)
 
 bench: $(STAMP)
 	@$(BIN)/python bench/run.py

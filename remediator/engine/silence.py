@@ -111,6 +111,7 @@ class BeatPlane:
         self.beats: dict[str, Beat] = {}
         self._learns = learns
         self._due: list[tuple[float, str]] = []  # (proven time to look again, node)
+        self._floor_s = 0.0  # the stopwatch's floor that the queue was made by
 
     def beat(
         self, node: str, at: float, now: float, *, source: str = "", first: bool = False
@@ -184,12 +185,12 @@ class BeatPlane:
     def overdue(self, node: str) -> bool:
         """Whether the node's beat is late, by its own rhythm; never stretched."""
         beat = self.beats.get(node)
-        return beat is not None and self._silence_s(beat) >= beat.overdue_s
+        return beat is not None and self._reached(beat, beat.overdue_s)
 
     def late(self, node: str) -> bool:
         """Whether the beat is late even when allowance is made for our own trouble."""
         beat = self.beats.get(node)
-        return beat is not None and self._silence_s(beat) >= beat.overdue_s * self.stretch
+        return beat is not None and self._reached(beat, beat.overdue_s * self.stretch)
 
     def limits_s(self, node: str) -> tuple[float, float]:
         """Return after how many seconds this node is overdue, and after how many silent.
@@ -221,6 +222,10 @@ class BeatPlane:
 
         A node that stays silent is returned again about once a period.
         """
+        if self._floor_s != self.time.floor_s:  # every silence began anew
+            self._floor_s = self.time.floor_s
+            for node, beat in self.beats.items():
+                self._look_in_time(beat, node)
         due: list[str] = []
         while self._due and self._due[0][0] <= self.time.proven_s:
             due_s, node = heapq.heappop(self._due)
@@ -231,24 +236,22 @@ class BeatPlane:
                 beat.overdue_s, beat.silent_s = self.tempo.limits(
                     beat.rhythm.mean_s, beat.rhythm.spread_s
                 )
-            silence_s = self._silence_s(beat)
-            if silence_s >= beat.overdue_s:
+            if self._reached(beat, beat.overdue_s):
                 due.append(node)
-            self._look_at(beat, node, self.time.proven_s + self._next_look_s(beat, silence_s))
+            self._look_at(beat, node, self._next_look_s(beat))
         return due
 
-    def _next_look_s(self, beat: Beat, silence_s: float) -> float:
-        """Return in how much proven time the node's next threshold may be reached."""
-        if silence_s < beat.overdue_s:
-            return beat.overdue_s - silence_s
-        if silence_s < beat.silent_s:
-            return beat.silent_s - silence_s
+    def _next_look_s(self, beat: Beat) -> float:
+        """Return the proven time at which the node's next threshold may be reached: not yet now."""
+        for limit_s in (beat.overdue_s, beat.silent_s):
+            if not self._reached(beat, limit_s):
+                return self._base_s(beat) + limit_s
         # Stretched limits may shrink again at any time, so their nodes are looked at often.
-        return beat.silent_s if self._is_silent(beat) else 1.0
+        return self.time.proven_s + (beat.silent_s if self._is_silent(beat) else 1.0)
 
     def _look_in_time(self, beat: Beat, node: str) -> None:
         """Look sooner at a node that beats again: a silent one is looked at once a period only."""
-        overdue_at_s = beat.mark_s + beat.overdue_s
+        overdue_at_s = self._base_s(beat) + beat.overdue_s
         if overdue_at_s < beat.due_s:
             self._look_at(beat, node, overdue_at_s)
 
@@ -262,12 +265,19 @@ class BeatPlane:
     def _silence_s(self, beat: Beat) -> float:
         return max(0.0, self.time.proven_s - self._base_s(beat))
 
+    def _reached(self, beat: Beat, limit_s: float) -> bool:
+        """Whether the silence has lasted so long.
+
+        By the sum that the queue is ordered by: a difference may round to another side, and a node
+        would be due for ever without being overdue.
+        """
+        return self._base_s(beat) + limit_s <= self.time.proven_s
+
     def _is_silent(self, beat: Beat) -> bool:
         base_s = self._base_s(beat)
-        silence_s = self.time.proven_s - base_s
-        if silence_s < beat.silent_s:
+        if not self._reached(beat, beat.silent_s):
             return False
-        if silence_s >= beat.silent_s * self.stretch:
+        if self._reached(beat, beat.silent_s * self.stretch):
             beat.latch_s = base_s
         return beat.latch_s == base_s
 

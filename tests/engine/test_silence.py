@@ -226,6 +226,30 @@ def test_a_node_that_was_silent_and_beat_once_is_told_as_soon_as_it_is_overdue_a
     assert watch(leases, 13.0, 11) == ["n1"]
 
 
+def test_a_node_that_was_silent_when_the_watch_went_deaf_is_told_as_soon_as_it_is_overdue_again():
+    leases = plane()
+    leases.time.progress(0.0)
+    leases.beat("n1", 0.0, 0.0)
+    watch(leases, 0.0, 13)
+    leases.time.progress(113.0)
+    assert watch(leases, 113.0, 11) == ["n1"]
+
+
+@given(st.floats(0.1, 4.9), st.floats(0.0, 1e6))
+def test_whatever_the_sums_round_to_the_look_at_due_nodes_ends(step_s, start_s):
+    leases = plane()
+    leases.time.proven_s = start_s
+    now = 0.0
+    leases.time.progress(now)
+    leases.beat("n1", now, now)
+    told: list[str] = []
+    while not leases.silent("n1"):
+        now += step_s
+        leases.time.progress(now)
+        told += leases.newly_due()
+        assert bool(told) == leases.overdue("n1")
+
+
 @settings(max_examples=200)
 @given(
     st.lists(
