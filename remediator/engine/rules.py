@@ -3,12 +3,81 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from remediator.engine.chain import ClauseRow
 from remediator.engine.model import NodeFacts, ProofKind, Record, Verdict
 
 STEPS: tuple[str, ...] = ("cordon", "fence", "release", "recover")
+
+
+class SubjectKind(enum.StrEnum):
+    """What a policy is about."""
+
+    NODE = "Node"
+    VM = "VirtualMachine"
+
+
+class OnFailure(enum.StrEnum):
+    """What comes after a step that has failed as often as it may."""
+
+    NEXT = "next"  # the next step: a stronger one
+    HOLD = "hold"  # nothing more, until the evidence changes
+    ESCALATE = "escalate"  # a human is told, and the step is tried again slowly
+
+
+class ConditionError(Exception):
+    """A condition could not be evaluated on these facts; one line."""
+
+
+class Condition(Protocol):
+    """A compiled expression over facts: pure, bounded, and typed when it was compiled."""
+
+    @property
+    def text(self) -> str:
+        """The expression as it was written."""
+
+    def holds(self, facts: Mapping[str, object]) -> bool:
+        """Evaluate it. Raises ConditionError."""
+
+
+class Window(Protocol):
+    """A time in which a policy is active, such as "22:00 for 6 h, Europe/Berlin"."""
+
+    @property
+    def text(self) -> str:
+        """The window as it was written."""
+
+    def active(self, at: float) -> bool:
+        """Whether ``at``, in seconds since the epoch, lies in the window."""
+
+    def opens_at(self, after: float) -> float | None:
+        """Return when it opens next; None where it never does again."""
+
+
+class StepOptions(Record, frozen=True, kw_only=True):
+    """How one step of a policy is tried; ``None`` takes the step's own default."""
+
+    timeout_s: float | None = None
+    attempts: int | None = None
+    on_failure: OnFailure = OnFailure.ESCALATE
+
+
+class Approval(Record, frozen=True, kw_only=True):
+    """A person must say yes first."""
+
+    by: tuple[str, ...] = ()  # users and groups ("group:NAME") who may; none named: any operator
+    lapses_after_s: float = 3600.0
+    proceeds: bool = False  # what follows when nobody has answered by then: True acts, False holds
+
+
+class Limits(Record, frozen=True, kw_only=True):
+    """How much one policy may disrupt; ``None`` sets no limit besides the daemon's own."""
+
+    at_once: int | None = None
+    per_hour: int | None = None
+    per_subject_per_hour: int | None = None
 
 
 class DiskKind(enum.StrEnum):
@@ -43,10 +112,22 @@ class Policy(Record, frozen=True, kw_only=True):
     required_proof_by_disk: dict[DiskKind, tuple[ProofKind, ...]] = {}
     start_manual: bool = False  # also start VMs whose run strategy is Manual
     priority: int = 100  # lower is asked first; then by name
+    subject: SubjectKind = SubjectKind.NODE
+    namespaces: tuple[str, ...] = ()  # of VMs: shell patterns; none named: all
+    vm_labels: dict[str, str] = {}  # of the VirtualMachine: all must be present with these values
+    condition: Condition | None = None  # must hold, besides all that is above
+    windows: tuple[Window, ...] = ()  # one of them must be open; none: always
+    approval: Approval | None = None
+    limits: Limits = Limits()
+    step_options: dict[str, StepOptions] = {}  # by step; a step not named has the defaults
 
     def stands_for_s(self, verdict: Verdict) -> float:
         """Return how long this verdict must have stood before the policy answers it."""
         return self.for_verdict.get(verdict, self.for_s)
+
+    def options(self, step: str) -> StepOptions:
+        """Return how this step is to be tried."""
+        return self.step_options.get(step, StepOptions())
 
 
 class Match(Record, frozen=True, kw_only=True):
