@@ -224,8 +224,8 @@ class BeatPlane:
         """
         if self._floor_s != self.time.floor_s:  # every silence began anew
             self._floor_s = self.time.floor_s
-            for node, beat in self.beats.items():
-                self._look_in_time(beat, node)
+            for each, again in self.beats.items():
+                self._look_in_time(again, each)
         due: list[str] = []
         while self._due and self._due[0][0] <= self.time.proven_s:
             due_s, node = heapq.heappop(self._due)
