@@ -15,7 +15,7 @@ import structlog
 
 from remediator.actions.world import SparedError, World
 from remediator.clock import Clock
-from remediator.engine.budgets import CLAIM_PREFIX
+from remediator.engine.safeguards import CLAIM_PREFIX
 from remediator.engine.incidents import Incident
 from remediator.engine.model import IncidentState, NodeLeaseFacts
 from remediator.kube.client import KubeClient

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remediator.engine import budgets, fencing, proofs
+from remediator.engine import fencing, proofs, safeguards
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.incidents import Residue
@@ -93,7 +93,7 @@ def _switch_on(context: Context, residue: Residue, node: NodeFacts) -> None:
         or tried >= context.settings.steps.attempts
         or context.evidence.values(node, context.now).lease == "up"
         or node.name in context.state.kept_off
-        or budgets.hands_off(context, node)  # whoever works on it may need it off
+        or safeguards.hands_off(context, node)  # whoever works on it may need it off
     ):
         return
     work = PowerOn(

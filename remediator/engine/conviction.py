@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from remediator.engine import budgets, fencing, proofs
+from remediator.engine import fencing, proofs, safeguards
 from remediator.engine.chain import DecisionKind, GuardRow, Plan
 from remediator.engine.context import Context
 from remediator.engine.effects import AskPower, AskProbes, GiveUpLeadership
@@ -124,11 +124,11 @@ def answer(context: Context, incident: Incident, node: NodeFacts) -> None:
     plan = make_plan(context, match.policy, node)
     if incident.plan is None:
         _record_plan(context, incident, match, plan_text(plan.steps, len(plan.vms)), plan)
-    rows = budgets.ask(context, incident, node, plan)
-    away = budgets.hands_off(context, node)
+    rows = safeguards.ask(context, incident, node, plan)
+    away = safeguards.hands_off(context, node)
     if away:
-        rows = (GuardRow(guard="hands-off", answer=budgets.WAIT, why=away), *rows)
-    if budgets.withheld(rows):
+        rows = (GuardRow(guard="hands-off", answer=safeguards.WAIT, why=away), *rows)
+    if safeguards.withheld(rows):
         _probe_others(context, incident, node)
         _withhold(context, incident, rows)
         return
@@ -148,8 +148,8 @@ def _probe_others(context: Context, incident: Incident, node: NodeFacts) -> None
     if incident.verdict is not Verdict.UNREACHABLE:
         return
     inventory = context.inventory
-    near = budgets.unheard(context, incident, inventory.zone_members(node.zone))
-    far = budgets.unheard(context, incident, frozenset(inventory.nodes))
+    near = safeguards.unheard(context, incident, inventory.zone_members(node.zone))
+    far = safeguards.unheard(context, incident, frozenset(inventory.nodes))
     for name in list(dict.fromkeys((*near, *far)))[:_OTHERS_PROBED]:
         last_at = context.probes_asked.get(name)
         if last_at is None or context.now - last_at >= _PROBE_YOUNG_S:
@@ -205,10 +205,10 @@ def held_back(context: Context, incident: Incident, node: NodeFacts) -> bool:
     Somebody else has taken the node over, or it turned out to be the one that we run on.
     """
     rows: list[GuardRow] = []
-    away = budgets.hands_off(context, node)
+    away = safeguards.hands_off(context, node)
     if away:
-        rows.append(GuardRow(guard="hands-off", answer=budgets.WAIT, why=away))
-    own = budgets.own_node(context, incident, node)
+        rows.append(GuardRow(guard="hands-off", answer=safeguards.WAIT, why=away))
+    own = safeguards.own_node(context, incident, node)
     if own is not None:
         rows.append(own)
     if rows:
@@ -227,7 +227,7 @@ def stand_still(context: Context, incident: Incident) -> None:
         f"observe mode: the plan that was under way stands still at {incident.state}; VMs that "
         "wait for it stay down",
         incident=incident,
-        guards=(GuardRow(guard="mode", answer=budgets.REFUSE, why="observe mode"),),
+        guards=(GuardRow(guard="mode", answer=safeguards.REFUSE, why="observe mode"),),
         stage=key,
     )
     context.notice(decision)
@@ -338,7 +338,7 @@ def _no_policy(context: Context, incident: Incident, match: Match) -> None:
 
 def _withhold(context: Context, incident: Incident, rows: tuple[GuardRow, ...]) -> None:
     """Record a refusal, once for each set of guards that withhold."""
-    against = budgets.withheld(rows)
+    against = safeguards.withheld(rows)
     names = [row.guard for row in against]
     key = f"guards:{','.join(names)}"
     yields = names == [OWN_NODE] and (
@@ -348,7 +348,7 @@ def _withhold(context: Context, incident: Incident, rows: tuple[GuardRow, ...]) 
     )
     if incident.answered == key and not yields:
         return
-    for_good = any(row.answer == budgets.REFUSE and row.guard != "mode" for row in against)
+    for_good = any(row.answer == safeguards.REFUSE and row.guard != "mode" for row in against)
     trigger = Trigger.EXHAUSTED if for_good else Trigger.WITHHELD
     kind = DecisionKind.ESCALATED if for_good else DecisionKind.REFUSED
     decision = context.record(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
-from remediator.engine import budgets, cleanup
+from remediator.engine import cleanup, safeguards
 from remediator.engine.chain import GuardRow
 from remediator.engine.context import Context
 from remediator.engine.incidents import BOOTING_STAGES, DONE_STAGES, Incident
@@ -72,10 +72,10 @@ def guards_against(context: Context, node: NodeFacts, now: float) -> tuple[Guard
         match = first_match(shadow.policies, node, incident.verdict, incident.verdict_at, now)
         if match.policy is not None:
             plan = incident.plan or make_plan(shadow, match.policy, node)
-            rows = budgets.withheld(budgets.ask(shadow, incident, node, plan))
-    away = budgets.hands_off(shadow, node)
+            rows = safeguards.withheld(safeguards.ask(shadow, incident, node, plan))
+    away = safeguards.hands_off(shadow, node)
     if away:
-        rows = (GuardRow(guard="hands-off", answer=budgets.WAIT, why=away), *rows)
+        rows = (GuardRow(guard="hands-off", answer=safeguards.WAIT, why=away), *rows)
     return tuple(
         GuardLine(
             guard=each.guard,

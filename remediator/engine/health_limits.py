@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
-from remediator.engine import budgets
+from remediator.engine import safeguards
 from remediator.engine.context import Context
 from remediator.engine.model import IncidentState
 from remediator.engine.views import BudgetLine, Surroundings, Unheard, WatchLine
@@ -76,8 +76,8 @@ def budget_lines(context: Context, zones: Sequence[str], now: float) -> Iterator
 def _share(
     context: Context, name: str, scope: str, among: AbstractSet[str], share: float, now: float
 ) -> BudgetLine:
-    down = sorted(budgets.unhealthy(context) & among)
-    limit = budgets.share_limit(share, len(among))
+    down = sorted(safeguards.unhealthy(context) & among)
+    limit = safeguards.share_limit(share, len(among))
     why = _names(down)
     crowded_at = context.crowded_at.get(scope)
     calm_s = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from remediator.engine import budgets, fencing
+from remediator.engine import fencing, safeguards
 from remediator.engine.context import Context
 from remediator.engine.due import guards_against, node_due, proven_off
 from remediator.engine.incidents import Incident
@@ -61,7 +61,7 @@ def view(context: Context, watch: VmWatch, around: Surroundings, name: str) -> N
         row=RowLine(name=row.name, verdict=row.verdict, means=row.means),
         since_s=since_s,
         incident=incident_line(incident, now),
-        hands_off=budgets.hands_off(context, node),
+        hands_off=safeguards.hands_off(context, node),
         marks=tuple(_marks(context, node)),
         suspicion=_suspicion(context, name),
         planes=tuple(_plane(context, node, values, row, plane, now) for plane in _shown()),

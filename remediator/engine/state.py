@@ -33,6 +33,7 @@ from remediator.engine.model import (
     Uncordon,
     Verdict,
 )
+from remediator.engine.standing import Pause
 
 ORDERS_MAX = 256  # far more than people give while a message may still come twice
 
@@ -55,6 +56,7 @@ class EngineState(msgspec.Struct, kw_only=True):
     kept_off: set[str] = set()  # nodes that a person switched off, or saw to be off
     # The last orders of people, so that none is carried out twice: order_key -> (record, obeyed)
     orders: dict[str, tuple[int, bool]] = {}
+    pauses: dict[str, Pause] = {}  # scope -> what a person has paused
 
     def incident_on(self, subject: object) -> Incident | None:
         """Return the open incident of a subject."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from remediator.engine import budgets, conviction
+from remediator.engine import conviction, safeguards
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.effects import StartAction
@@ -65,15 +65,15 @@ def _ask(context: Context, action: Action) -> str:
     incident = context.state.incidents.get(action.incident)
     if incident is None:
         return "its incident is over"
-    if budgets.own_node(context, incident, node) is not None:
+    if safeguards.own_node(context, incident, node) is not None:
         return "this leader runs on that node"  # its incident says how it goes on
     conviction.ask_power(context, incident, node)
     plan = incident.plan
     if plan is None or row.verdict not in plan.verdicts:
         return _WAIT
     # The world may have changed since the guards were asked: they are asked again.
-    withheld = budgets.withheld(budgets.ask(context, incident, node, plan))
-    return _WAIT if withheld or budgets.hands_off(context, node) else _REPEAT
+    withheld = safeguards.withheld(safeguards.ask(context, incident, node, plan))
+    return _WAIT if withheld or safeguards.hands_off(context, node) else _REPEAT
 
 
 def _repeat(context: Context, action: Action) -> None:

@@ -62,7 +62,7 @@ def test_while_a_proof_is_in_doubt_no_further_vm_is_restarted(room):
 
 
 def test_a_third_fence_waits_for_one_of_two(room):
-    """budgets._fences."""
+    """node_guards._fences."""
     cluster = led(room, nodes=12, zones=6)
     for node in ("n1", "n2", "n3"):
         cluster.add_vm(f"vm-{node}", node)
@@ -81,7 +81,7 @@ def test_a_third_fence_waits_for_one_of_two(room):
 
 
 def test_a_third_of_the_cluster_holds_though_no_zone_is_past_its_share(room):
-    """budgets._cluster_share: five of twelve nodes, each in a zone of its own."""
+    """shares.cluster_share: five of twelve nodes, each in a zone of its own."""
     cluster = led(room, nodes=12, zones=6)
     lost = ("n1", "n2", "n3", "n4", "n5")
     for node in lost:
@@ -98,7 +98,7 @@ def test_a_third_of_the_cluster_holds_though_no_zone_is_past_its_share(room):
 
 
 def test_fenced_nodes_that_are_not_back_count_as_down(room):
-    """budgets.unhealthy: ``state.residues``, after the incident is over."""
+    """shares.unhealthy: ``state.residues``, after the incident is over."""
     cluster = led(room, nodes=6, zones=6)
     for node in ("n1", "n2"):
         cluster.add_vm(f"vm-{node}", node)
@@ -121,7 +121,7 @@ def test_fenced_nodes_that_are_not_back_count_as_down(room):
 
 
 def test_nothing_is_planned_from_half_a_picture(room):
-    """budgets._inventory: the list of pods is not complete."""
+    """node_guards._inventory: the list of pods is not complete."""
     cluster = room.Cluster()
     cluster.lead(sync=False)
     for kind in room.FactKind:

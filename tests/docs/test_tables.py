@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from remediator.engine.budgets import GUARDS
 from remediator.engine.incidents import TRANSITIONS
 from remediator.engine.model import IncidentState, ProofKind
+from remediator.engine.safeguards import GUARDS
 from remediator.engine.verdicts import TABLE
 
 DOCS = Path(__file__).parents[2] / "docs"
