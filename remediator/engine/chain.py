@@ -10,13 +10,21 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
+from remediator.engine.inputs import Inputs
 from remediator.engine.model import Action, IncidentState, Outcome, Proof, Record, Subject, Verdict
 
 GENESIS = "0" * 64  # what the first record carries as ``prev``
-SCHEMA = 1  # raised when a field changes its meaning; readers refuse what they do not know
+# Raised when an older version would misread a record; readers refuse what is newer than they know.
+# 2: records carry the inputs of decisions, and guard rows what they were answered from.
+SCHEMA = 2
+
+# Bytes of a record past which its inputs are left out: NATS takes messages of at most 1 MiB, and
+# the headers and a snapshot's own words need some of it.
+RECORD_MAX = 768 * 1024
 
 
 class DecisionKind(enum.StrEnum):
@@ -60,12 +68,17 @@ class ClauseRow(Record, frozen=True, kw_only=True):
 
 
 class GuardRow(Record, frozen=True, kw_only=True):
-    """One guard or budget that was asked, and what it answered."""
+    """One guard or budget that was asked, and what it answered.
+
+    ``saw`` is all that the answer was computed from, as plain JSON: ``guard_answers.again`` makes
+    the same answer of it. Empty: the answer cannot be reproduced.
+    """
 
     guard: str
     answer: str  # "grant", "wait" or "refuse"
     why: str
     until: float | None = None
+    saw: dict[str, Any] = {}
 
 
 class VmPlan(Record, frozen=True, kw_only=True):
@@ -130,6 +143,7 @@ class Decision(Record, frozen=True, kw_only=True):
     vm: VmPlan | None = None  # on PROGRESS: the VM, where the plan did not name it before
     stage: str = ""  # on PROGRESS: how far this VM's recovery has come
     retry_at: float | None = None  # when this will be tried or asked again
+    inputs: Inputs | None = None  # what it was made from, where it weighs something
     schema: int = SCHEMA
 
 
@@ -156,6 +170,17 @@ class Head(Record, frozen=True, kw_only=True):
 def encode(decision: Decision) -> bytes:
     """Return the canonical bytes of a record."""
     return _encoder.encode(decision)
+
+
+def seal(decision: Decision) -> tuple[Decision, bytes]:
+    """Return a record as it is appended, and its bytes: without inputs that would not fit."""
+    payload = encode(decision)
+    if len(payload) <= RECORD_MAX or decision.inputs is None:
+        return decision, payload
+    bare = msgspec.structs.replace(
+        decision, inputs=Inputs(omitted=f"with its inputs the record has {len(payload)} bytes")
+    )
+    return bare, encode(bare)
 
 
 def decode(payload: bytes, seq: int = 0) -> Decision:

@@ -23,6 +23,7 @@ from remediator.engine.incidents import (
     VmIncident,
     next_state,
 )
+from remediator.engine.inputs import Inputs
 from remediator.engine.inventory import Inventory
 from remediator.engine.model import Action, Outcome, Proof, Subject, Verdict
 from remediator.engine.rules import Policy
@@ -85,6 +86,7 @@ class Context:
         vm: VmPlan | None = None,
         stage: str = "",
         retry_at: float | None = None,
+        inputs: Inputs | None = None,
     ) -> Decision:
         """Add one record: link it, apply it to the state, and ask for its append."""
         state = incident.state if incident is not None else None
@@ -119,15 +121,16 @@ class Context:
             vm=vm,
             stage=stage,
             retry_at=retry_at,
+            inputs=inputs,
         )
-        self.commit(decision)
-        return decision
+        return self.commit(decision)
 
-    def commit(self, decision: Decision) -> None:
+    def commit(self, decision: Decision) -> Decision:
         """Seal a finished record: apply it and ask for its append."""
-        payload = chain.encode(decision)
+        decision, payload = chain.seal(decision)
         self.effects.append(RecordDecision(decision=decision, payload=payload))
         apply(self.state, decision, chain.advance(payload, decision.seq))
+        return decision
 
     def start(
         self,
@@ -136,6 +139,7 @@ class Context:
         *,
         trigger: Trigger | None = None,
         guards: tuple[GuardRow, ...] = (),
+        inputs: Inputs | None = None,
     ) -> None:
         """Record that an action is about to be started, and ask for it."""
         incident = self.state.incidents.get(action.incident)
@@ -153,6 +157,7 @@ class Context:
             action=action,
             guards=guards,
             proof=getattr(action.work, "proof", None),
+            inputs=inputs,
         )
         self.effects.append(StartAction(action=action))
 

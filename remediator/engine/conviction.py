@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from remediator.engine import fencing, proofs, safeguards
+from remediator.engine import decision_inputs, fencing, safeguards
 from remediator.engine.chain import DecisionKind, GuardRow, Plan
 from remediator.engine.context import Context
 from remediator.engine.effects import AskPower, AskProbes, GiveUpLeadership
 from remediator.engine.execution import start_step
 from remediator.engine.incidents import OWN_NODE, Incident, Trigger
+from remediator.engine.inputs import Inputs
 from remediator.engine.model import IncidentState, NodeFacts, Verdict, node_subject
 from remediator.engine.plane_values import SILENT
 from remediator.engine.planner import make_plan
@@ -46,12 +47,7 @@ _OTHERS_PROBED = 16
 
 def judge(context: Context, node: NodeFacts) -> Row:
     """Return the row of the verdict table that this node's evidence falls under."""
-    values = context.evidence.values(node, context.now)
-    incident = context.state.incident_on(node_subject(node.name))
-    if proofs.word(context, incident, node) is not None:
-        # A person has seen it, and it was not heard since.
-        values = msgspec.structs.replace(values, power="off")
-    return decide(values)
+    return decide(decision_inputs.planes(context, node))
 
 
 def open_incident(context: Context, node: NodeFacts, row: Row) -> Incident:
@@ -80,6 +76,7 @@ def open_incident(context: Context, node: NodeFacts, row: Row) -> Incident:
         evidence=context.evidence.rows(node, context.now),
         boot_id=node.boot_id,
         uid=node.uid,
+        inputs=decision_inputs.of_verdict(context, node),
     )
     return context.state.incidents[incident_id]
 
@@ -107,6 +104,7 @@ def weigh(context: Context, incident: Incident, node: NodeFacts, row: Row) -> No
             row=row.name,
             evidence=context.evidence.rows(node, context.now),
             boot_id=node.boot_id,
+            inputs=decision_inputs.of_verdict(context, node),
         )
     if convicting:
         answer(context, incident, node)
@@ -119,28 +117,31 @@ def answer(context: Context, incident: Incident, node: NodeFacts) -> None:
         return
     match = first_match(context.policies, node, incident.verdict, incident.verdict_at, context.now)
     if match.policy is None:
-        _no_policy(context, incident, match)
+        _no_policy(context, incident, node, match)
         return
     plan = make_plan(context, match.policy, node)
+    inputs = decision_inputs.of_answer(context, incident, node, match, plan)
     if incident.plan is None:
-        _record_plan(context, incident, match, plan_text(plan.steps, len(plan.vms)), plan)
+        why = plan_text(plan.steps, len(plan.vms))
+        _record_plan(context, incident, match, why, plan, inputs)
     rows = safeguards.ask(context, incident, node, plan)
     away = safeguards.hands_off(context, node)
     if away:
         rows = (GuardRow(guard="hands-off", answer=safeguards.WAIT, why=away), *rows)
     if safeguards.withheld(rows):
         _probe_others(context, incident, node)
-        _withhold(context, incident, rows)
+        _withhold(context, incident, rows, inputs)
         return
     if incident.plan != plan and not incident.step:
-        _record_plan(context, incident, match, "planned again: its VMs have changed", plan)
+        why = "planned again: its VMs have changed"
+        _record_plan(context, incident, match, why, plan, inputs)
     elif incident.plan is not None and fencing.differs(incident.plan, plan):
         again = msgspec.structs.replace(
             incident.plan, fence_method=plan.fence_method, levels=plan.levels
         )
         why = "planned again: its fence configuration has changed"
-        _record_plan(context, incident, match, why, again)
-    start_step(context, incident, node, guards=rows, trigger=Trigger.GRANTED)
+        _record_plan(context, incident, match, why, again, inputs)
+    start_step(context, incident, node, guards=rows, trigger=Trigger.GRANTED, inputs=inputs)
 
 
 def _probe_others(context: Context, incident: Incident, node: NodeFacts) -> None:
@@ -162,7 +163,9 @@ def plan_text(steps: tuple[str, ...], vms: int) -> str:
     return f"{', '.join(steps)}; {vms} VM{'' if vms == 1 else 's'} on it"
 
 
-def _record_plan(context: Context, incident: Incident, match: Match, why: str, plan: Plan) -> None:
+def _record_plan(
+    context: Context, incident: Incident, match: Match, why: str, plan: Plan, inputs: Inputs
+) -> None:
     context.record(
         DecisionKind.PLANNED,
         incident.subject,
@@ -172,6 +175,7 @@ def _record_plan(context: Context, incident: Incident, match: Match, why: str, p
         plan=plan,
         verdict=incident.verdict,
         row=incident.row,
+        inputs=inputs,
     )
 
 
@@ -196,6 +200,7 @@ def spare(context: Context, incident: Incident, node: NodeFacts, row: Row) -> No
         row=row.name,
         evidence=context.evidence.rows(node, context.now),
         boot_id=node.boot_id,
+        inputs=decision_inputs.of_verdict(context, node),
     )
 
 
@@ -294,6 +299,7 @@ def _clear(context: Context, incident: Incident, node: NodeFacts) -> None:
         verdict=Verdict.HEALTHY,
         row="alive",
         evidence=context.evidence.rows(node, context.now),
+        inputs=decision_inputs.of_verdict(context, node),
     )
 
 
@@ -315,7 +321,7 @@ def _why_cleared(incident: Incident, node: NodeFacts) -> str:
     return f"{why}; it has rebooted meanwhile" if rebooted else why
 
 
-def _no_policy(context: Context, incident: Incident, match: Match) -> None:
+def _no_policy(context: Context, incident: Incident, node: NodeFacts, match: Match) -> None:
     if match.due_at is not None:
         context.wake_at(match.due_at)
         return
@@ -332,11 +338,17 @@ def _no_policy(context: Context, incident: Incident, match: Match) -> None:
         verdict=incident.verdict,
         row=incident.row,
         stage=key,
+        inputs=decision_inputs.of_answer(context, incident, node, match, None),
     )
     context.notice(decision)
 
 
-def _withhold(context: Context, incident: Incident, rows: tuple[GuardRow, ...]) -> None:
+def _withhold(
+    context: Context,
+    incident: Incident,
+    rows: tuple[GuardRow, ...],
+    inputs: Inputs | None = None,
+) -> None:
     """Record a refusal, once for each set of guards that withhold."""
     against = safeguards.withheld(rows)
     names = [row.guard for row in against]
@@ -362,6 +374,7 @@ def _withhold(context: Context, incident: Incident, rows: tuple[GuardRow, ...]) 
         row=incident.row,
         evidence=(),
         stage=key,
+        inputs=inputs,
     )
     if not set(names) <= _QUIET_GUARDS:
         context.notice(decision)

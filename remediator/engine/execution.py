@@ -6,6 +6,7 @@ from remediator.engine import fencing, proofs
 from remediator.engine.chain import DecisionKind, GuardRow
 from remediator.engine.context import Context
 from remediator.engine.incidents import Incident, InvariantError, Trigger
+from remediator.engine.inputs import Inputs
 from remediator.engine.model import (
     Action,
     Cordon,
@@ -34,6 +35,7 @@ def start_step(
     *,
     guards: tuple[GuardRow, ...] = (),
     trigger: Trigger | None = None,
+    inputs: Inputs | None = None,
 ) -> None:
     """Start the node-level action that is due."""
     step = incident.next_step
@@ -51,7 +53,8 @@ def start_step(
         deadline_s=deadline_s,
         work=work,
     )
-    context.start(action, _why(incident, step, attempt), trigger=trigger, guards=guards)
+    why = _why(incident, step, attempt)
+    context.start(action, why, trigger=trigger, guards=guards, inputs=inputs)
 
 
 def due(context: Context, incident: Incident) -> bool:

@@ -16,6 +16,7 @@ from remediator.engine.incidents import (
     VmIncident,
     VmProgress,
 )
+from remediator.engine.inputs import Inputs
 from remediator.engine.inventory import Inventory, Key
 from remediator.engine.model import IncidentState, Verdict, vm_subject
 from remediator.engine.vm_values import FINAL_PHASES
@@ -83,6 +84,7 @@ def open_incident(
     key: Key,
     row: VmRow,
     evidence: tuple[EvidenceRow, ...],
+    inputs: Inputs,
     *,
     confirmed: bool,
 ) -> None:
@@ -98,7 +100,7 @@ def open_incident(
         row=row.name,
     )
     trigger = Trigger.CONVICTED if confirmed else Trigger.SUSPECTED
-    _record(context, DecisionKind.OPENED, shell, row, evidence, trigger)
+    _record(context, DecisionKind.OPENED, shell, row, evidence, inputs, trigger=trigger)
 
 
 def turn(
@@ -106,17 +108,22 @@ def turn(
     incident: VmIncident,
     row: VmRow,
     evidence: tuple[EvidenceRow, ...],
+    inputs: Inputs,
     *,
     confirmed: bool,
 ) -> None:
     """Give an open incident the verdict of this row; ``confirmed`` where its hold is over."""
     convicts = confirmed and incident.state is IncidentState.SUSPECTED
     trigger = Trigger.CONVICTED if convicts else None
-    _record(context, DecisionKind.VERDICT, incident, row, evidence, trigger)
+    _record(context, DecisionKind.VERDICT, incident, row, evidence, inputs, trigger=trigger)
 
 
 def resolve(
-    context: Context, incident: VmIncident, why: str, evidence: tuple[EvidenceRow, ...]
+    context: Context,
+    incident: VmIncident,
+    why: str,
+    evidence: tuple[EvidenceRow, ...],
+    inputs: Inputs,
 ) -> None:
     """Close an incident."""
     context.record(
@@ -126,6 +133,7 @@ def resolve(
         incident=incident,
         trigger=Trigger.CLEARED,
         evidence=evidence,
+        inputs=inputs,
     )
 
 
@@ -168,6 +176,8 @@ def _record(
     incident: VmIncident,
     row: VmRow,
     evidence: tuple[EvidenceRow, ...],
+    inputs: Inputs,
+    *,
     trigger: Trigger | None,
 ) -> None:
     decision = context.record(
@@ -180,6 +190,7 @@ def _record(
         row=row.name,
         evidence=evidence,
         uid=_vmi_uid(context, (incident.subject.namespace, incident.subject.name)),
+        inputs=inputs,
     )
     if decision.state is IncidentState.CONFIRMED:
         context.notice(decision)

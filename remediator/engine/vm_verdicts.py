@@ -9,6 +9,7 @@ recovery under way) is asked before, in ``vm_incidents.py``.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 
 from remediator.engine.model import Record, Verdict
 
@@ -165,6 +166,19 @@ ROWS = {row.name: row for row in TABLE}
 def fitting(values: VmValues) -> tuple[VmRow, ...]:
     """Return the rows that fit, in the table's order; none when nothing speaks against the VM."""
     return tuple(row for row in TABLE if row.fits(values))
+
+
+def choose(
+    rows: Sequence[VmRow], stood_s: Mapping[str, float], patience: int
+) -> tuple[VmRow, bool] | None:
+    """Return the row that decides, and whether it confirms; None while none has fitted long enough.
+
+    ``stood_s``: for how long each row has fitted; ``patience``: every limit is so many times as
+    long. A row that confirms goes before one above it that only suspects.
+    """
+    due = [row for row in rows if stood_s[row.name] >= row.after_s * patience]
+    held = [row for row in due if stood_s[row.name] >= (row.after_s + row.hold_s) * patience]
+    return ((held or due)[0], bool(held)) if due else None
 
 
 def would_change(values: VmValues, row: str) -> list[str]:

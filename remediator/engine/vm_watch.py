@@ -7,7 +7,7 @@ excuse it without any of its own objects changing. All times are proven time (se
 
 from __future__ import annotations
 
-from remediator.engine import vm_incidents
+from remediator.engine import decision_inputs, vm_incidents
 from remediator.engine.chain import EvidenceRow
 from remediator.engine.context import Context
 from remediator.engine.incidents import VmIncident
@@ -25,7 +25,7 @@ from remediator.engine.model import (
 )
 from remediator.engine.vm_cases import Case, Cases
 from remediator.engine.vm_evidence import VmEvidence
-from remediator.engine.vm_verdicts import VmRow, VmValues, fitting
+from remediator.engine.vm_verdicts import VmRow, VmValues, choose, fitting
 
 VmObject = VmFacts | VmiFacts | PodFacts | MigrationFacts
 
@@ -156,7 +156,8 @@ class VmWatch:
         if care or self._excuse_of_all or vm_incidents.doubtful_host(context, key):
             case.forget_times()
             if care and incident is not None:
-                vm_incidents.resolve(context, incident, care, self._rows(key, values))
+                inputs = decision_inputs.of_vm(context, values)
+                vm_incidents.resolve(context, incident, care, self._rows(key, values), inputs)
         else:
             about = {row.name: self._evidence.about(row.name, key) for row in rows}
             case.mark(about, self._proven_s)
@@ -176,21 +177,23 @@ class VmWatch:
         incident: VmIncident | None,
     ) -> None:
         """Open, turn or end the incident by the rows that have fitted for long enough."""
-        stood = {row.name: self._stood_s(case, key, row) for row in rows}
-        due = [row for row in rows if stood[row.name] >= self._after_s(row)]
-        held = [row for row in due if stood[row.name] >= self._confirmed_s(row)]
+        stood = {row.name: round(self._stood_s(case, key, row), 6) for row in rows}
         if incident is not None and not rows:
             self._clear(case, key, values, incident)
-        if not due:
+        chosen = choose(rows, stood, self._patience)
+        if chosen is None:
             return
-        row, confirmed = (held or due)[0], bool(held)
+        row, confirmed = chosen
         if incident is not None and not _turns(incident, row, held=confirmed):
             return
         evidence = self._rows(key, values, row, stood[row.name])
+        inputs = decision_inputs.of_vm(self._context, values, stood, self._patience)
         if incident is None:
-            vm_incidents.open_incident(self._context, key, row, evidence, confirmed=confirmed)
+            vm_incidents.open_incident(
+                self._context, key, row, evidence, inputs, confirmed=confirmed
+            )
         else:
-            vm_incidents.turn(self._context, incident, row, evidence, confirmed=confirmed)
+            vm_incidents.turn(self._context, incident, row, evidence, inputs, confirmed=confirmed)
 
     def _clear(self, case: Case, key: Key, values: VmValues, incident: VmIncident) -> None:
         """End an incident whose rows no longer fit: at once for a plain reason, else in time."""
@@ -199,7 +202,9 @@ class VmWatch:
         if not why and clear_s >= self._settle_s(incident):
             why = f"nothing has spoken against it for {clear_s:.0f} s"
         if why:
-            vm_incidents.resolve(self._context, incident, why, self._rows(key, values))
+            inputs = decision_inputs.of_vm(self._context, values, patience=self._patience)
+            evidence = self._rows(key, values)
+            vm_incidents.resolve(self._context, incident, why, evidence, inputs)
 
     def _settle_s(self, incident: VmIncident) -> float:
         settle_s = INHERITED_SETTLE_S if incident.id in self._inherited else SETTLE_S
