@@ -17,6 +17,7 @@ from remediator.actions.power_on import power_on
 from remediator.actions.release import release
 from remediator.actions.start import start_vm
 from remediator.actions.uncordon import uncordon
+from remediator.actions.ungate import ungate
 from remediator.actions.world import LastBeat, Result, SparedError, World, failed
 from remediator.clock import Clock
 from remediator.engine.model import (
@@ -33,6 +34,7 @@ from remediator.engine.model import (
     StartVm,
     Subject,
     Uncordon,
+    Ungate,
     Work,
 )
 from remediator.engine.settings import DetectionSettings
@@ -208,6 +210,8 @@ async def _do(work: Work, world: World) -> Result:
             return await uncordon(work, world)
         case PowerOn():
             return await power_on(work, world)
+        case Ungate():
+            return await ungate(work, world)
         case _:
             assert_never(work)
 

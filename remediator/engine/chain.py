@@ -44,6 +44,7 @@ class DecisionKind(enum.StrEnum):
     RESOLVED = "resolved"  # the incident is over
     COMMAND = "command"  # a person ordered something; the text says who, why, and whether obeyed
     FENCE_METHODS = "fence-methods"  # other fence configurations are in force from now on
+    PACED = "paced"  # the pace of starts changed, or gates were adopted
     OWN_HEALTH = "own-health"  # our own trouble suspends convictions, or no longer does
 
 

@@ -25,7 +25,7 @@ from remediator.engine.incidents import (
 )
 from remediator.engine.inputs import Inputs
 from remediator.engine.inventory import Inventory
-from remediator.engine.model import Action, Outcome, Proof, Subject, Verdict
+from remediator.engine.model import Action, Outcome, Proof, Subject, Ungate, Verdict
 from remediator.engine.rules import Policy
 from remediator.engine.settings import EngineSettings, FenceMethod
 from remediator.engine.state import EngineState, apply
@@ -61,6 +61,8 @@ class Context:
         self.crowded_at: dict[str, float] = {}  # zone or cluster -> when it was last past its share
         self.power_asked: dict[str, float] = {}  # node -> when its power was last asked for
         self.probes_asked: dict[str, float] = {}  # node -> when probes of it were last asked for
+        self.gates_seen: dict[str, float] = {}  # uid of a gated pod -> when we saw its gate first
+        self.gates_opened: dict[str, float] = {}  # uid -> when we opened it; until that is seen
         self.suspension_told = False  # it stands in the journal that nothing is convicted now
 
     def record(
@@ -143,7 +145,8 @@ class Context:
     ) -> None:
         """Record that an action is about to be started, and ask for it."""
         incident = self.state.incidents.get(action.incident)
-        if not self.enforce:
+        # A gate is ours to take back: who only observes must not keep a VM from starting.
+        if not self.enforce and not isinstance(action.work, Ungate):
             raise InvariantError(f"{action.id} must not be started in observe mode")
         if str(action.subject) in self.state.busy:
             raise InvariantError(f"{action.subject} already has an action in flight")

@@ -11,7 +11,6 @@ from remediator.engine.model import (
     Action,
     Cordon,
     Fence,
-    ForceStop,
     IncidentState,
     NodeFacts,
     Outcome,
@@ -187,7 +186,7 @@ def _complain(
     """Tell a human, once, when a VM's action keeps failing; it is tried on all the same."""
     if action.subject.kind != "vm" or action.attempt != context.settings.steps.attempts:
         return
-    step = "force-stop" if isinstance(action.work, ForceStop) else "start"
+    step = type(action.work).__struct_config__.tag
     decision = context.record(
         DecisionKind.ESCALATED,
         action.subject,

@@ -54,6 +54,7 @@ class Inventory:
         self._vmis_on: dict[str, set[Key]] = defaultdict(set)
         self._pods_on: dict[str, set[Key]] = defaultdict(set)
         self._pods_of: dict[Key, set[Key]] = defaultdict(set)
+        self._gated: dict[Key, None] = {}  # pods, in the order in which their gates were seen
         self._migrations_of: dict[Key, set[Key]] = {}  # by VMI
         self._zones: dict[str, set[str]] = defaultdict(set)
 
@@ -164,6 +165,10 @@ class Inventory:
         """Return the launcher pods of a VM, by name; as ``pods_of``."""
         return [self.pods[key] for key in sorted(self._pods_of.get(vmi, ()))]
 
+    def gated_pods(self) -> list[PodFacts]:
+        """Return the launcher pods that wait behind our scheduling gate, longest seen first."""
+        return [self.pods[key] for key in self._gated]
+
     def has_pods(self, vmi: Key) -> bool:
         """Whether a VM has any launcher pod."""
         return bool(self._pods_of.get(vmi))
@@ -222,11 +227,15 @@ class Inventory:
             key = (old.namespace, old.name)
             self._pods_on[old.node].discard(key)
             self._pods_of[(old.namespace, old.vmi)].discard(key)
+            if new is None or not new.gated:
+                self._gated.pop(key, None)
         if new is not None:
             key = (new.namespace, new.name)
             if new.node:
                 self._pods_on[new.node].add(key)
             self._pods_of[(new.namespace, new.vmi)].add(key)
+            if new.gated:
+                self._gated.setdefault(key)
 
 
 def vm_of(pod: PodFacts) -> Subject:

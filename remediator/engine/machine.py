@@ -19,6 +19,7 @@ from remediator.engine import (
     conviction,
     execution,
     fencing,
+    gates,
     proofs,
     recovery,
     suspension,
@@ -205,6 +206,8 @@ class Engine:
             self._claim_changed(facts)
         elif isinstance(facts, (VmFacts, VmiFacts, PodFacts)):
             self._vm_touched(facts)
+            if isinstance(facts, PodFacts) and facts.gated:
+                gates.go_on(self._context)
             if old is not None and getattr(old, "node", "") != getattr(facts, "node", ""):
                 self._consider_open(getattr(old, "node", ""))
         if isinstance(facts, VmObject):
@@ -252,14 +255,19 @@ class Engine:
         if inventory.synced and not before:
             self._consider_all()
             self._vms.synced()
+            gates.adopt(self._context)
 
     def _finished(self, outcome: Outcome) -> None:
-        action = execution.finish(self._context, outcome)
+        context = self._context
+        action = execution.finish(context, outcome)
         if action is None:
             return
         self._takeover.ended(action.id)
+        gates.finished(context, action, outcome)
         incident = self.state.incidents.get(action.incident)
         self._consider(incident.subject.name if incident is not None else action.subject.name)
+        if action.subject.kind == "vm":
+            gates.go_on(context)
 
     def _lead(self, event: LeadershipGained) -> None:
         context = self._context
@@ -283,7 +291,11 @@ class Engine:
         self._consider_due()
         for name in context.evidence.holding():
             self._consider(name)
+        if context.inventory.synced:
+            for outcome in self._takeover.go_on(context, ""):
+                self._finished(outcome)
         self._consider_all()
+        gates.go_on(context)
         self._vms.tick()
 
     # --- what to do about a node -----------------------------------------------------------------

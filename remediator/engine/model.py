@@ -188,6 +188,7 @@ class PodFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Pod"):
     vmi_uid: str = ""
     phase: str = ""
     migration_target: bool = False
+    gated: bool = False  # our scheduling gate is on it (admission gate)
     deleting: bool = False
     grace_s: float = 0.0  # of its deletion: metadata.deletionGracePeriodSeconds
     restarts: int = 0  # of its compute container
@@ -455,7 +456,18 @@ class PowerOn(Record, frozen=True, kw_only=True, tag_field="do", tag="power-on")
     fenced_boot_id: str
 
 
-Work = Cordon | Fence | Release | ForceStop | StartVm | Uncordon | PowerOn
+class Ungate(Record, frozen=True, kw_only=True, tag_field="do", tag="ungate"):
+    """Take our scheduling gate off one launcher pod, by UID: the scheduler places it then."""
+
+    namespace: str
+    vmi: str
+    pod: str
+    pod_uid: str
+    prefer: str = ""  # the node that it is asked to go to, where one is better than others
+    node: str = ""  # the dead node on whose account it starts, if any
+
+
+Work = Cordon | Fence | Release | ForceStop | StartVm | Uncordon | PowerOn | Ungate
 
 
 class Action(Record, frozen=True, kw_only=True):

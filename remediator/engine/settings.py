@@ -114,6 +114,18 @@ class PacingSettings(Record, frozen=True, kw_only=True):
     start_timeout_s: float = 300.0
 
 
+class GateSettings(Record, frozen=True, kw_only=True):
+    """Scheduling gates on launcher pods: how long one may stay shut. Durations in seconds."""
+
+    # By when a pod starts whatever the pace: past it the gate costs more than the storm would. The
+    # longest storm of the benchmark, 2,000 VMs, is over in less.
+    max_age_s: float = 1800.0
+    # How long nobody may attend to the gates before every replica opens what it finds: a new leader
+    # is there within 15 s of the loss of the old one (election), and needs a whole picture.
+    unattended_s: float = 60.0
+    open_deadline_s: float = 10.0
+
+
 class StepSettings(Record, frozen=True, kw_only=True):
     """How each step is tried: repeated when it fails, then escalated, then retried slowly."""
 
@@ -156,5 +168,6 @@ class EngineSettings(Record, frozen=True, kw_only=True):
     detection: DetectionSettings = DetectionSettings()
     budgets: BudgetSettings = BudgetSettings()
     pacing: PacingSettings = PacingSettings()
+    gates: GateSettings = GateSettings()
     steps: StepSettings = StepSettings()
     own_health: OwnHealthSettings = OwnHealthSettings()

@@ -31,11 +31,19 @@ from remediator.engine.model import (
     Release,
     StartVm,
     Uncordon,
+    Ungate,
     Verdict,
 )
 from remediator.engine.standing import Pause
 
 ORDERS_MAX = 256  # far more than people give while a message may still come twice
+
+
+class GateTry(msgspec.Struct, kw_only=True):
+    """A gate that could not be opened yet."""
+
+    attempts: int = 0
+    retry_at: float = 0.0
 
 
 class EngineState(msgspec.Struct, kw_only=True):
@@ -54,6 +62,7 @@ class EngineState(msgspec.Struct, kw_only=True):
     vm_incidents: dict[str, VmIncident] = {}
     vm_open_on: dict[str, str] = {}  # subject -> incident
     kept_off: set[str] = set()  # nodes that a person switched off, or saw to be off
+    gates: dict[str, GateTry] = {}  # uid of a pod -> the tries to open its gate that failed
     # The last orders of people, so that none is carried out twice: order_key -> (record, obeyed)
     orders: dict[str, tuple[int, bool]] = {}
     pauses: dict[str, Pause] = {}  # scope -> what a person has paused
@@ -182,6 +191,7 @@ def _anchor_times(state: EngineState, at: float) -> None:
     for vm_incident in state.vm_incidents.values():
         vm_incident.opened_at = min(vm_incident.opened_at, at)
         vm_incident.verdict_at = at
+    state.gates.clear()
     for residue in state.residues.values():
         residue.retry_at = 0.0
     for node, fenced_at in state.fenced_at.items():
@@ -297,7 +307,9 @@ def _start(state: EngineState, decision: Decision, action: Action) -> None:
         )
     if isinstance(work, Fence) and work.node in state.residues:
         state.residues[work.node].fence_method = work.method
-    if isinstance(work, (Uncordon, PowerOn)):
+    if isinstance(work, Ungate):
+        state.gates.setdefault(work.pod_uid, GateTry()).attempts = action.attempt
+    if isinstance(work, (Uncordon, PowerOn, Ungate)):
         return
     if incident is None:
         return
@@ -317,21 +329,8 @@ def _finish(state: EngineState, decision: Decision, action: Action, outcome: Out
     state.busy.pop(str(action.subject), None)
     work, done = action.work, outcome.status is OutcomeStatus.SUCCEEDED
     retry_at = decision.retry_at or 0.0
-    if isinstance(work, Uncordon):
-        residue = state.residues.get(work.node)
-        if residue is None:
-            return
-        if done:
-            del state.residues[work.node]
-            state.kept_off.discard(work.node)
-        else:
-            residue.attempts, residue.retry_at = action.attempt, retry_at
-        return
-    if isinstance(work, PowerOn):
-        if work.node in state.residues:
-            residue = state.residues[work.node]
-            residue.powered_on, residue.power_on_attempts = done, action.attempt
-            residue.retry_at = retry_at
+    if isinstance(work, (Uncordon, PowerOn, Ungate)):
+        _finish_clean_up(state, action, outcome, work, retry_at)
         return
     if isinstance(work, Fence) and work.forced and not done and work.node in state.residues:
         # It lives on as far as is known: what was begun is taken back while it does.
@@ -362,6 +361,34 @@ def _finish(state: EngineState, decision: Decision, action: Action, outcome: Out
         incident.proof = outcome.proof or incident.proof
         if isinstance(work, Release):
             incident.released_at = outcome.finished_at
+
+
+def _finish_clean_up(
+    state: EngineState,
+    action: Action,
+    outcome: Outcome,
+    work: Uncordon | PowerOn | Ungate,
+    retry_at: float,
+) -> None:
+    """Note what came of taking back something of ours."""
+    done = outcome.status is OutcomeStatus.SUCCEEDED
+    if isinstance(work, Ungate):
+        if outcome.status is OutcomeStatus.FAILED:
+            state.gates.setdefault(work.pod_uid, GateTry()).retry_at = retry_at
+        else:
+            state.gates.pop(work.pod_uid, None)
+        return
+    residue = state.residues.get(work.node)
+    if residue is None:
+        return
+    if isinstance(work, PowerOn):
+        residue.powered_on, residue.power_on_attempts = done, action.attempt
+        residue.retry_at = retry_at
+    elif done:
+        del state.residues[work.node]
+        state.kept_off.discard(work.node)
+    else:
+        residue.attempts, residue.retry_at = action.attempt, retry_at
 
 
 def _residue_notes(state: EngineState, decision: Decision) -> None:

@@ -40,7 +40,7 @@ from remediator.kube.nodes import (
     NodeSystemInfo,
     Taint,
 )
-from remediator.kube.pods import COMPUTE, HandlerPod, Pod, PodSpec, PodStatus
+from remediator.kube.pods import COMPUTE, PACING_GATE, HandlerPod, Pod, PodSpec, PodStatus
 from remediator.kube.resources import (
     ATTACH_FAILURES,
     EVENTS,
@@ -78,6 +78,7 @@ __all__ = [
     "MOUNT_FAILURES",
     "NODES",
     "NODE_LEASES",
+    "PACING_GATE",
     "PERSISTENT_VOLUMES",
     "PERSISTENT_VOLUME_CLAIMS",
     "PODS",

@@ -17,6 +17,7 @@ from remediator.kube.metadata import (
 )
 
 COMPUTE: Final = "compute"  # the container of a launcher pod in which the guest runs
+PACING_GATE: Final = "remediator.io/pacing"  # our scheduling gate: the scheduler leaves it alone
 
 # What every container waits for when its pod is new.
 _ORDINARY_WAITS: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
@@ -24,10 +25,17 @@ _ORDINARY_WAITS: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 _SAME_WAIT: Final = {"ErrImagePull": "ImagePullBackOff"}
 
 
+class SchedulingGate(KubeStruct, frozen=True):
+    """What keeps the scheduler from looking at a pod; gates can only be taken off."""
+
+    name: str = ""
+
+
 class PodSpec(KubeStruct, frozen=True):
     """``spec``, narrowed."""
 
     node_name: str | None = None
+    scheduling_gates: tuple[SchedulingGate, ...] | None = None
 
     def __post_init__(self) -> None:
         share_fields(self, "node_name")
@@ -123,6 +131,12 @@ class Pod(KubeObject, frozen=True):
     def node_name(self) -> str:
         """The node it is bound to."""
         return (self.spec.node_name if self.spec else None) or ""
+
+    @property
+    def gated(self) -> bool:
+        """It waits for us: our scheduling gate is on it."""
+        gates = (self.spec.scheduling_gates if self.spec else None) or ()
+        return any(gate.name == PACING_GATE for gate in gates)
 
     @property
     def phase(self) -> str:

@@ -152,6 +152,7 @@ def pod_facts(pod: Pod) -> PodFacts:
         vmi_uid=pod.vmi_uid,
         phase=pod.phase,
         migration_target=pod.migration_target,
+        gated=pod.gated,
         deleting=pod.deleting,
         grace_s=pod.deletion_grace_s,
         restarts=pod.restarts,

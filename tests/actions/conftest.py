@@ -27,6 +27,7 @@ from remediator.engine.model import (
     Release,
     StartVm,
     Uncordon,
+    Ungate,
     node_subject,
     vm_subject,
 )
@@ -349,7 +350,7 @@ async def hands(api, bmc, device):
 
 
 def action(work: Any, *, deadline_s: float = 10.0, action_id: str = "inc-1/x/1") -> Action:
-    if isinstance(work, ForceStop):
+    if isinstance(work, (ForceStop, Ungate)):
         subject = vm_subject(work.namespace, work.vmi)
     elif isinstance(work, StartVm):
         subject = vm_subject(work.namespace, work.vm)
