@@ -37,9 +37,9 @@ class OrderDesk:
             order = decode_order(payload)
         except ValueError as error:
             return encode(OrderAnswer(accepted=False, text=f"not an order: {error}"))
-        if len(order.reason) > _TEXT_LIMIT or max(len(order.by), len(order.node)) > _NAME_LIMIT:
+        if len(order.reason) > _TEXT_LIMIT or max(len(order.by), len(order.target)) > _NAME_LIMIT:
             return encode(OrderAnswer(accepted=False, text="a reason has at most 500 characters"))
-        log.info("order", verb=order.verb, node=order.node, by=order.by)
+        log.info("order", verb=order.verb, target=order.target, by=order.by)
         try:
             answer = await term.command(_command(order))
         except TimeoutError as error:
@@ -52,7 +52,8 @@ def _command(order: Order) -> CommandGiven:
     return CommandGiven(
         id=order.id,
         verb=order.verb,
-        node=order.node,
+        target=order.target,
         by=" ".join(order.by.split()),
         reason=" ".join(order.reason.split()),
+        lasts_s=order.lasts_s,
     )

@@ -19,9 +19,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     verb: Verb
-    node: str
+    target: str
     by: str
     reason: str
+    lasts_s: float | None = None  # how long it holds; the leader counts by its own clock
 
 
 class OrderAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -127,7 +127,7 @@ async def _give(
     from remediator.engine.events import Verb  # noqa: PLC0415 - the same
     from remediator.orders import Order, give  # noqa: PLC0415 - the same
 
-    order = Order(id=secrets.token_hex(8), verb=Verb(verb), node=node, by=by, reason=reason)
+    order = Order(id=secrets.token_hex(8), verb=Verb(verb), target=node, by=by, reason=reason)
     async with nats_connection(choice) as connection:
         try:
             answer = await give(connection, order)

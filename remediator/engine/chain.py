@@ -40,12 +40,24 @@ class DecisionKind(enum.StrEnum):
     RESUMED = "resumed"  # an action without an outcome is repeated after a take-over
     FINISHED = "finished"  # an action ended
     SKIPPED = "skipped"  # a step of the plan was not needed any more
+    MOVED_ON = "moved-on"  # a step did not help, or does not apply: the plan's next one follows
     PROGRESS = "progress"  # a VM was requested, runs, or is left as it is, and why
     RESOLVED = "resolved"  # the incident is over
     COMMAND = "command"  # a person ordered something; the text says who, why, and whether obeyed
     FENCE_METHODS = "fence-methods"  # other fence configurations are in force from now on
     PACED = "paced"  # the pace of starts changed, or gates were adopted
     OWN_HEALTH = "own-health"  # our own trouble suspends convictions, or no longer does
+
+
+class Order(Record, frozen=True, kw_only=True):
+    """What a person ordered, as the record of it keeps it."""
+
+    verb: str
+    target: str  # a subject, a scope or an incident, as it was given
+    by: str
+    reason: str
+    obeyed: bool
+    until: float | None = None  # when it ends by itself
 
 
 class EvidenceRow(Record, frozen=True, kw_only=True):
@@ -80,6 +92,7 @@ class GuardRow(Record, frozen=True, kw_only=True):
     why: str
     until: float | None = None
     saw: dict[str, Any] = {}
+    policy: str = ""  # of "approval": whose plan a person is asked to approve
 
 
 class VmPlan(Record, frozen=True, kw_only=True):
@@ -144,6 +157,7 @@ class Decision(Record, frozen=True, kw_only=True):
     vm: VmPlan | None = None  # on PROGRESS: the VM, where the plan did not name it before
     stage: str = ""  # on PROGRESS: how far this VM's recovery has come
     retry_at: float | None = None  # when this will be tried or asked again
+    order: Order | None = None  # on COMMAND: what was ordered
     inputs: Inputs | None = None  # what it was made from, where it weighs something
     schema: int = SCHEMA
 

@@ -11,6 +11,7 @@ from remediator.engine.chain import (
     DecisionKind,
     EvidenceRow,
     GuardRow,
+    Order,
     Plan,
     VmPlan,
 )
@@ -26,7 +27,7 @@ from remediator.engine.incidents import (
 from remediator.engine.inputs import Inputs
 from remediator.engine.inventory import Inventory
 from remediator.engine.model import Action, Outcome, Proof, Subject, Ungate, Verdict
-from remediator.engine.rules import Policy
+from remediator.engine.rules import Policy, PolicySet
 from remediator.engine.settings import EngineSettings, FenceMethod
 from remediator.engine.state import EngineState, apply
 
@@ -44,7 +45,7 @@ class Context:
         home: str = "",
     ) -> None:
         self.settings = settings
-        self.policies = tuple(policies)
+        self.policies = PolicySet(policies)
         self.fence_methods = tuple(fence_methods)
         self.enforce = enforce
         self.home = home  # the node that this daemon runs on, "" where that is not known
@@ -88,6 +89,7 @@ class Context:
         vm: VmPlan | None = None,
         stage: str = "",
         retry_at: float | None = None,
+        order: Order | None = None,
         inputs: Inputs | None = None,
     ) -> Decision:
         """Add one record: link it, apply it to the state, and ask for its append."""
@@ -123,6 +125,7 @@ class Context:
             vm=vm,
             stage=stage,
             retry_at=retry_at,
+            order=order,
             inputs=inputs,
         )
         return self.commit(decision)

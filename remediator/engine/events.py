@@ -77,21 +77,43 @@ class OwnHealthSeen(Record, frozen=True, kw_only=True, tag_field="event", tag="o
 
 
 class Verb(enum.StrEnum):
-    """What a person may order about a node."""
+    """What a person may order; docs/operating.md says what each does."""
 
     CONFIRM_OFF = "confirm-off"  # "I have seen that it is off": proof of the weaker kind
     FENCE_OFF = "fence-off"  # power it off, whether it lives or not
     FENCE_ON = "fence-on"
+    DRAIN = "drain"  # empty it while it lives, and keep it empty
+    UNDRAIN = "undrain"
+    PAUSE = "pause"  # freeze a scope: begin nothing more there
+    IGNORE = "ignore"  # a scope is none of our business: no incidents
+    RESUME = "resume"  # end both
+    APPROVE = "approve"  # yes to the plan of an incident
+    DENY = "deny"
+    RETRY = "retry"  # try again now, and forget what was given up
+    CANCEL = "cancel"  # stop the plan of an incident at its next safe point
+
+
+PAUSES = frozenset({Verb.PAUSE, Verb.IGNORE, Verb.RESUME})
 
 
 class CommandGiven(Record, frozen=True, kw_only=True, tag_field="event", tag="command"):
-    """A person's order. ``id`` finds the way back of the answer; a repeat has the same."""
+    """A person's order. ``id`` finds the way back of the answer; a repeat has the same.
+
+    ``target`` is a node ("n7" or "node/n7"), another subject ("vm/NS/NAME"), a scope ("cluster",
+    "zone/Z", "namespace/NS") or an incident ("inc-17"): each verb says what it takes.
+    """
 
     id: str
     verb: Verb
-    node: str
+    target: str
     by: str  # who, as the way that the command came says it
     reason: str
+    lasts_s: float | None = None  # of a pause: how long; None: until somebody ends it
+
+    @property
+    def node(self) -> str:
+        """The node that is meant, where the verb is about one."""
+        return self.target.removeprefix("node/")
 
 
 class FenceMethodsLoaded(Record, frozen=True, kw_only=True, tag_field="event", tag="fence-methods"):

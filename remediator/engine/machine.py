@@ -20,6 +20,7 @@ from remediator.engine import (
     execution,
     fencing,
     gates,
+    pause_orders,
     proofs,
     recovery,
     suspension,
@@ -28,6 +29,7 @@ from remediator.engine.chain import ChainError, Decision, DecisionKind, Head
 from remediator.engine.context import Context
 from remediator.engine.effects import Effect
 from remediator.engine.events import (
+    PAUSES,
     ActionFinished,
     CommandGiven,
     Event,
@@ -155,7 +157,7 @@ class Engine:
                 self._lead(event)
             case CommandGiven():
                 commands.give(context, event)
-                self._consider(event.node)
+                self._ordered(event)
             case OwnHealthSeen():
                 context.evidence.own_health.seen(event, context.now)
                 suspension.look(context)
@@ -269,6 +271,21 @@ class Engine:
         if action.subject.kind == "vm":
             gates.go_on(context)
 
+    def _ordered(self, command: CommandGiven) -> None:
+        """Look at whatever a person's order may have changed."""
+        if command.verb in PAUSES:
+            self._consider_everybody()
+        elif command.target in self._context.inventory.nodes:
+            self._consider(command.target)
+        else:
+            self._consider_all()
+            self._consider(command.node)
+
+    def _consider_everybody(self) -> None:
+        """Look at every node: a pause has begun or ended."""
+        for name in sorted({*self._context.inventory.nodes, *self.state.residues}):
+            self._consider(name)
+
     def _lead(self, event: LeadershipGained) -> None:
         context = self._context
         context.identity, context.epoch = event.identity, event.epoch
@@ -287,6 +304,8 @@ class Engine:
     def _tick(self) -> None:
         context = self._context
         suspension.look(context)
+        if pause_orders.expire(context):
+            self._consider_everybody()
         context.evidence.network.forget_gone(context.now)
         self._consider_due()
         for name in context.evidence.holding():

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
+from remediator.engine import disruptions, standing, vm_state
 from remediator.engine.chain import Decision, DecisionKind, Head
+from remediator.engine.disruptions import Disruption
 from remediator.engine.events import Verb
 from remediator.engine.incidents import (
     OWN_NODE,
@@ -34,7 +36,7 @@ from remediator.engine.model import (
     Ungate,
     Verdict,
 )
-from remediator.engine.standing import Pause
+from remediator.engine.standing import ApprovalRequest, Cancelled, Pause
 
 ORDERS_MAX = 256  # far more than people give while a message may still come twice
 
@@ -66,6 +68,12 @@ class EngineState(msgspec.Struct, kw_only=True):
     # The last orders of people, so that none is carried out twice: order_key -> (record, obeyed)
     orders: dict[str, tuple[int, bool]] = {}
     pauses: dict[str, Pause] = {}  # scope -> what a person has paused
+    approvals: dict[str, ApprovalRequest] = {}  # incident -> what a person is asked, or has said
+    cancelled: dict[str, Cancelled] = {}  # incident -> who has stopped its plan
+    disruptions: list[Disruption] = []  # what was disrupted lately, oldest first
+    losses: dict[str, float] = {}  # node -> when it was last convicted of being lost
+    fences: dict[str, tuple[float, ...]] = {}  # node -> when it was fenced lately
+    returns: dict[str, tuple[float, ...]] = {}  # node -> when it came back unfenced lately
 
     def incident_on(self, subject: object) -> Incident | None:
         """Return the open incident of a subject."""
@@ -85,8 +93,12 @@ def apply(state: EngineState, decision: Decision, head: Head) -> None:
         state.leader, state.epoch = decision.leader, decision.epoch
         _anchor_times(state, decision.at)
         return
-    if _is_of_vm_incident(state, decision):
-        _apply_vm(state, decision)
+    if decision.kind is DecisionKind.COMMAND:
+        _ordered(state, decision)
+    standing.apply(state, decision)
+    disruptions.apply(state, decision)
+    if vm_state.concerns(state, decision):
+        vm_state.apply_vm(state, decision)
         return
     if decision.kind is DecisionKind.OPENED:
         _open(state, decision)
@@ -96,8 +108,6 @@ def apply(state: EngineState, decision: Decision, head: Head) -> None:
 
 def _apply_node(state: EngineState, decision: Decision) -> None:
     """Change what is remembered of a node, its incident and its VMs' recovery, by a record."""
-    if decision.kind is DecisionKind.COMMAND:
-        _ordered(state, decision)
     if decision.action is not None:
         if decision.outcome is None:
             _start(state, decision, decision.action)
@@ -138,16 +148,17 @@ def _apply_node(state: EngineState, decision: Decision) -> None:
             pass
 
 
-def order_key(order_id: str, verb: str, node: str) -> str:
+def order_key(order_id: str, verb: str, target: str) -> str:
     """Return what makes two orders one: an id that is used again for another order is no repeat."""
-    return f"{verb} {node} {order_id}"
+    return f"{verb} {target} {order_id}"
 
 
 def _ordered(state: EngineState, decision: Decision) -> None:
     """Remember what a person ordered."""
     verb, _, answer = decision.stage.partition(":")
     if decision.uid:
-        key = order_key(decision.uid, verb, decision.subject.name)
+        target = decision.order.target if decision.order is not None else decision.subject.name
+        key = order_key(decision.uid, verb, target)
         state.orders[key] = (decision.seq, answer == "accepted")
         if len(state.orders) > ORDERS_MAX:
             del state.orders[next(iter(state.orders))]
@@ -155,7 +166,7 @@ def _ordered(state: EngineState, decision: Decision) -> None:
         return
     if verb == Verb.FENCE_ON:
         state.kept_off.discard(decision.subject.name)
-    else:
+    elif verb in (Verb.FENCE_OFF, Verb.CONFIRM_OFF):
         state.kept_off.add(decision.subject.name)
 
 
@@ -182,15 +193,15 @@ def _prove(state: EngineState, incident: Incident, proof: Proof) -> None:
 
 def _anchor_times(state: EngineState, at: float) -> None:
     """Begin all waits anew: the leader before had another clock, which may be off by anything."""
+    standing.anchor(state, at)
+    disruptions.anchor(state, at)
     for incident in state.incidents.values():
         incident.opened_at = min(incident.opened_at, at)
         incident.verdict_at, incident.retry_at = at, 0.0
         for progress in incident.vms.values():
             progress.since_at, progress.retry_at = at, 0.0
             progress.started_at = at if progress.started_at else 0.0
-    for vm_incident in state.vm_incidents.values():
-        vm_incident.opened_at = min(vm_incident.opened_at, at)
-        vm_incident.verdict_at = at
+    vm_state.anchor_times(state, at)
     state.gates.clear()
     for residue in state.residues.values():
         residue.retry_at = 0.0
@@ -215,43 +226,6 @@ def _open(state: EngineState, decision: Decision) -> None:
         convicted_at=decision.at if decision.state is IncidentState.CONFIRMED else 0.0,
     )
     state.open_on[str(decision.subject)] = decision.incident
-
-
-def _open_vm(state: EngineState, decision: Decision) -> None:
-    if decision.state is None or decision.verdict is None:
-        raise InvariantError(f"record {decision.seq} opens an incident without state or verdict")
-    state.vm_incidents[decision.incident] = VmIncident(
-        id=decision.incident,
-        subject=decision.subject,
-        state=decision.state,
-        opened_at=decision.at,
-        vmi_uid=decision.uid,
-        verdict=decision.verdict,
-        verdict_at=decision.at,
-        row=decision.row,
-    )
-    state.vm_open_on[str(decision.subject)] = decision.incident
-
-
-def _is_of_vm_incident(state: EngineState, decision: Decision) -> bool:
-    opened = decision.kind is DecisionKind.OPENED and decision.subject.kind == "vm"
-    return opened or decision.incident in state.vm_incidents
-
-
-def _apply_vm(state: EngineState, decision: Decision) -> None:
-    """Change the incident of a VM by a record of it."""
-    if decision.kind is DecisionKind.OPENED:
-        _open_vm(state, decision)
-        return
-    incident = state.vm_incidents[decision.incident]
-    incident.state = decision.state or incident.state
-    if decision.kind is DecisionKind.VERDICT and decision.verdict is not None:
-        incident.verdict, incident.verdict_at = decision.verdict, decision.at
-        incident.row = decision.row
-        incident.vmi_uid = decision.uid or incident.vmi_uid
-    elif decision.kind is DecisionKind.RESOLVED:
-        del state.vm_incidents[incident.id]
-        del state.vm_open_on[str(incident.subject)]
 
 
 def _verdict(incident: Incident, decision: Decision) -> None:

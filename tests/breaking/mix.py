@@ -396,7 +396,7 @@ class WiderTrouble(Trouble):
             return
         self._made += 1
         order = CommandGiven(
-            id=f"order-{self._made}", verb=verb, node=node, by="ana", reason="the mix says so"
+            id=f"order-{self._made}", verb=verb, target=node, by="ana", reason="the mix says so"
         )
         for replica in self._r.alive.values():
             if replica.term is not None:
@@ -405,7 +405,7 @@ class WiderTrouble(Trouble):
 
     async def _give(self, term, order: CommandGiven) -> None:
         answer = await term.command(order)
-        self._note(f"  {order.verb} {order.node}: {answer.accepted} {answer.text}")
+        self._note(f"  {order.verb} {order.target}: {answer.accepted} {answer.text}")
 
     def _lost_acks(self) -> None:
         self._r.journal.lose_acks = self._rng.choice((1, 2))

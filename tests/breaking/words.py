@@ -276,7 +276,7 @@ class World:
         again = self.orders and self.rng.random() < 0.3
         self.orders += not again
         order = CommandGiven(
-            id=f"o{self.orders}", verb=verb, node=NODE, by="ana", reason="the seed says so"
+            id=f"o{self.orders}", verb=verb, target=NODE, by="ana", reason="the seed says so"
         )
         self.cluster.handle(order)
         self.acts.append(f"   {self.cluster.answers[-1].text}")

@@ -52,7 +52,7 @@ def by_word(cluster) -> None:
     cluster.answer()  # the cordon
     cluster.until(lambda: cluster.actions)
     cluster.answer(status=FAILED)
-    command = CommandGiven(id="c", verb=Verb.CONFIRM_OFF, node="n1", by="ana", reason="unplugged")
+    command = CommandGiven(id="c", verb=Verb.CONFIRM_OFF, target="n1", by="ana", reason="unplugged")
     cluster.handle(command)
     assert cluster.answers[-1].accepted
     cluster.until(lambda: cluster.actions)
@@ -94,7 +94,7 @@ def test_a_host_that_a_person_saw_off_stays_off_until_that_person_switches_it_on
     cluster = fenced(power_on=True, confirmed=True)
     cluster.run(120)
     assert works(cluster) == []
-    order = CommandGiven(id="on", verb=Verb.FENCE_ON, node="n1", by="ana", reason="it is mended")
+    order = CommandGiven(id="on", verb=Verb.FENCE_ON, target="n1", by="ana", reason="it is mended")
     cluster.handle(order)
     assert cluster.answers[-1].accepted
     (work,) = works(cluster)

@@ -20,7 +20,7 @@ from remediator.engine.model import (
 
 def order(cluster, verb: Verb, node: str = "n1", *, by: str = "ana@laptop", reason: str = "seen"):
     number = len(cluster.answers) + 1
-    command = CommandGiven(id=f"c{number}", verb=verb, node=node, by=by, reason=reason)
+    command = CommandGiven(id=f"c{number}", verb=verb, target=node, by=by, reason=reason)
     cluster.handle(command)
     return cluster.answers[-1]
 

@@ -27,7 +27,7 @@ from remediator.engine.rules import DiskKind
 
 
 def order(cluster, verb: Verb = Verb.CONFIRM_OFF, node: str = "n1", *, as_: str = "c1"):
-    cluster.handle(CommandGiven(id=as_, verb=verb, node=node, by="ana", reason="seen"))
+    cluster.handle(CommandGiven(id=as_, verb=verb, target=node, by="ana", reason="seen"))
     return cluster.answers[-1]
 
 

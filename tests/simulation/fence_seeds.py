@@ -310,7 +310,7 @@ class FenceTrouble:
                 command = CommandGiven(
                     id=f"confirm-{node}-{self._r.clock.now()}",
                     verb=Verb.CONFIRM_OFF,
-                    node=node,
+                    target=node,
                     by="tester",
                     reason="saw it",
                 )

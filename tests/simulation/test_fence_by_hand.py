@@ -24,7 +24,7 @@ def test_what_a_failed_fence_by_hand_began_is_taken_back_at_once(monkeypatch):
         rehearsal.operators.mode["n02"] = OperatorMode.FAILS
         (replica,) = rehearsal.alive.values()
         await replica.term.command(
-            CommandGiven(id="o1", verb=Verb.FENCE_OFF, node="n02", by="ana", reason="test")
+            CommandGiven(id="o1", verb=Verb.FENCE_OFF, target="n02", by="ana", reason="test")
         )
         await rehearsal.run(30)
         assert rehearsal.left_behind()
@@ -47,7 +47,7 @@ def test_what_a_fence_by_hand_left_is_taken_back(monkeypatch, device):
         await rehearsal.run(30)
         (replica,) = rehearsal.alive.values()
         answer = await replica.term.command(
-            CommandGiven(id="o1", verb=Verb.FENCE_OFF, node="n02", by="ana", reason="test")
+            CommandGiven(id="o1", verb=Verb.FENCE_OFF, target="n02", by="ana", reason="test")
         )
         assert answer.accepted, answer.text
         await rehearsal.run(30)
