@@ -14,6 +14,7 @@ from remediator.engine.model import (
     MigrationFacts,
     NodeFacts,
     NodeLeaseFacts,
+    NodeUseFacts,
     PodFacts,
     ReplicaSetFacts,
     Subject,
@@ -22,6 +23,7 @@ from remediator.engine.model import (
     VolumeFacts,
     vm_subject,
 )
+from remediator.engine.rooms import Rooms
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -50,6 +52,7 @@ class Inventory:
         self.migrations: dict[Key, MigrationFacts] = {}  # in flight
         self.replica_sets: dict[str, ReplicaSetFacts] = {}
         self._replica_sets_on: dict[str, set[str]] = defaultdict(set)
+        self.rooms = Rooms()  # what is taken of each node, and by which pods' rules
         self.synced_kinds: set[FactKind] = set()
         self._vmis_on: dict[str, set[Key]] = defaultdict(set)
         self._pods_on: dict[str, set[Key]] = defaultdict(set)
@@ -72,6 +75,7 @@ class Inventory:
                     self._zones[old_node.zone].discard(facts.name)
                 self._zones[facts.zone].add(facts.name)
                 self.nodes[facts.name] = facts
+                self.rooms.edition += 1
                 return old_node
             case VmFacts():
                 return _swap(self.vms, (facts.namespace, facts.name), facts)
@@ -101,6 +105,8 @@ class Inventory:
                 old_set = _swap(self.replica_sets, facts.name, facts)
                 self._index_replicas(old_set, facts)
                 return old_set
+            case NodeUseFacts():
+                return self.rooms.put_use(facts)
             case _:
                 assert_never(facts)
 
@@ -115,12 +121,17 @@ class Inventory:
                 found = _pop(self.nodes, name, uid)
                 if isinstance(found, NodeFacts):
                     self._zones[found.zone].discard(name)
+                    self.rooms.edition += 1
             case FactKind.VM:
                 found = _pop(self.vms, key, uid)
+                if found is not None:
+                    self.rooms.forget(key)
             case FactKind.VMI:
                 found = _pop(self.vmis, key, uid)
                 if isinstance(found, VmiFacts):
                     self._index_vmi(found, None)
+                    if key not in self.vms:
+                        self.rooms.forget(key)
             case FactKind.POD:
                 found = _pop(self.pods, key, uid)
                 if isinstance(found, PodFacts):
@@ -144,6 +155,8 @@ class Inventory:
                 found = _pop(self.replica_sets, name, uid)
                 if isinstance(found, ReplicaSetFacts):
                     self._index_replicas(found, None)
+            case FactKind.NODE_USE:
+                found = self.rooms.drop_use(name)
             case _:
                 assert_never(kind)
         return found
@@ -227,6 +240,7 @@ class Inventory:
             key = (old.namespace, old.name)
             self._pods_on[old.node].discard(key)
             self._pods_of[(old.namespace, old.vmi)].discard(key)
+            self.rooms.drop_pod(old)
             if new is None or not new.gated:
                 self._gated.pop(key, None)
         if new is not None:
@@ -234,6 +248,7 @@ class Inventory:
             if new.node:
                 self._pods_on[new.node].add(key)
             self._pods_of[(new.namespace, new.vmi)].add(key)
+            self.rooms.put_pod(new)
             if new.gated:
                 self._gated.setdefault(key)
 

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import msgspec
 
+from remediator.engine.pod_rules import NodeTerm, PodNeeds
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of the leaf records: immutable, compared by value, invisible to the cyclic collector."""
@@ -137,6 +139,11 @@ class NodeFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Node")
     address: str = ""  # InternalIP, the first one; what probes connect to
     kubelet_port: int = 10250  # status.daemonEndpoints.kubeletEndpoint.Port
     machine: str = ""  # "namespace/name" of the Machine that made it (annotation), if any
+    # What it can give to pods (status.allocatable); 0 where its kubelet has not said.
+    cpu_m: int = 0  # millicores
+    memory: int = 0  # bytes
+    pods: int = 0
+    extra: dict[str, int] = {}  # other resources that it has any of
 
 
 class VmFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="VirtualMachine"):
@@ -150,6 +157,7 @@ class VmFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="VirtualM
     annotations: dict[str, str] = {}
     deleting: bool = False
     status: str = ""  # printableStatus: Running, CrashLoopBackOff, ErrorUnschedulable, …
+    requests: tuple[str, ...] = ()  # status.stateChangeRequests, in order: Stop, Start
 
 
 class VmiFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="VirtualMachineInstance"):
@@ -174,6 +182,7 @@ class VmiFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Virtual
     claims: tuple[str, ...] = ()  # PersistentVolumeClaims among its volumes (DataVolumes included)
     ephemeral: bool = False  # no persistent volume at all
     migrating_to: str = ""  # target node of a migration in flight
+    evacuating_from: str = ""  # the node that KubeVirt was told to move it off
     deleting: bool = False
 
 
@@ -194,6 +203,11 @@ class PodFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Pod"):
     restarts: int = 0  # of its compute container
     waiting: str = ""  # why a container waits: CrashLoopBackOff, ImagePullBackOff, …
     unschedulable: str = ""  # message of PodScheduled=False/Unschedulable
+    needs: PodNeeds | None = None  # what it takes and asks of its node; None: not known
+    labels: dict[str, str] = {}  # only the keys that some pod's affinity or spread asks for
+    group: str = ""  # the application that it is one copy of, as its labels say
+    priority_class: str = ""
+    priority: int = 0
 
 
 class ClaimFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="PersistentVolumeClaim"):
@@ -205,6 +219,8 @@ class ClaimFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Persi
     volume: str = ""  # PersistentVolume that it is bound to
     access_modes: tuple[str, ...] = ()
     storage_class: str = ""
+    # Annotation remediator.io/replica-nodes: where its data is, for storage that tells nobody.
+    replica_nodes: tuple[str, ...] = ()
 
 
 class VolumeFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="PersistentVolume"):
@@ -215,6 +231,9 @@ class VolumeFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Pers
     driver: str = ""
     access_modes: tuple[str, ...] = ()
     pinned_to: tuple[str, ...] = ()  # hostnames of a required node affinity
+    handle: str = ""  # the driver's own name of it
+    source: str = ""  # of a volume that no CSI driver serves: nfs, cephfs, local, hostPath, …
+    node_terms: tuple[NodeTerm, ...] | None = None  # its whole required node affinity
 
 
 class AttachmentFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="VolumeAttachment"):
@@ -261,12 +280,26 @@ class HandsOffFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Ha
 class ReplicaSetFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="ReplicaSet"):
     """The nodes that hold the replicas of one replicated volume, as its storage says.
 
-    ``name`` is "STORAGE:VOLUME", since several kinds of storage share this table.
+    ``name`` is "STORAGE:VOLUME", since several kinds of storage share this table. ``as_of`` is
+    when its storage last said so, on our clock; 0.0 where that was not noted.
     """
 
     name: str
     uid: str
     nodes: tuple[str, ...] = ()
+    bad: tuple[str, ...] = ()  # those of them whose replica is known to be stale or failed
+    as_of: float = 0.0
+
+
+class NodeUseFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="NodeUse"):
+    """What pods other than launchers take of one node, summed; ``name`` is the node's."""
+
+    name: str
+    uid: str
+    cpu_m: int = 0
+    memory: int = 0
+    pods: int = 0
+    extra: dict[str, int] = {}
 
 
 class MigrationFacts(
@@ -279,6 +312,8 @@ class MigrationFacts(
     uid: str
     vmi: str = ""
     phase: str = ""
+    target: str = ""  # the node that was asked for (addedNodeSelector), or is known by now
+    ours: str = ""  # the incident of ours that made it; empty: somebody else, or an eviction
 
 
 Facts = (
@@ -293,6 +328,7 @@ Facts = (
     | HandsOffFacts
     | MigrationFacts
     | ReplicaSetFacts
+    | NodeUseFacts
 )
 
 
@@ -310,6 +346,7 @@ class FactKind(enum.StrEnum):
     HANDS_OFF = "HandsOff"
     MIGRATION = "VirtualMachineInstanceMigration"
     REPLICA_SET = "ReplicaSet"
+    NODE_USE = "NodeUse"
 
 
 # --- verdicts -------------------------------------------------------------------------------------
@@ -328,6 +365,7 @@ class Verdict(enum.StrEnum):
     HANDLER_DOWN = "HandlerDown"
     DEGRADED = "Degraded"
     CONTRADICTION = "Contradiction"
+    MAINTENANCE = "Maintenance"  # it is well, and a person wants it empty
     # of VMs
     GUEST_SILENT = "GuestSilent"
     CRASHED = "Crashed"
@@ -345,6 +383,8 @@ class IncidentState(enum.StrEnum):
     FENCING = "fencing"
     FENCED = "fenced"
     RECOVERING = "recovering"
+    REMEDYING = "remedying"  # of a VM: a step of its plan is under way, or its effect awaited
+    EVACUATING = "evacuating"
     RESOLVED = "resolved"
     HELD = "held"
     ESCALATED = "escalated"
@@ -467,7 +507,108 @@ class Ungate(Record, frozen=True, kw_only=True, tag_field="do", tag="ungate"):
     node: str = ""  # the dead node on whose account it starts, if any
 
 
-Work = Cordon | Fence | Release | ForceStop | StartVm | Uncordon | PowerOn | Ungate
+class Migrate(Record, frozen=True, kw_only=True, tag_field="do", tag="migrate"):
+    """Ask KubeVirt to move one VM off a node that lives, while it runs.
+
+    Without ``target`` its launcher pod is evicted, which KubeVirt turns into a live migration (never
+    where the eviction would be granted: that would stop the VM). With one, a migration is made
+    under the name ``migration``.
+    """
+
+    node: str
+    node_uid: str
+    namespace: str
+    vmi: str
+    vmi_uid: str
+    pod: str
+    pod_uid: str
+    migration: str
+    target: str = ""
+
+
+class CancelMigration(Record, frozen=True, kw_only=True, tag_field="do", tag="cancel-migration"):
+    """Take back what a Migrate asked for: the evacuation, and the migration in flight, if any."""
+
+    node: str
+    namespace: str
+    vmi: str
+    vmi_uid: str
+    migration: str = ""
+    migration_uid: str = ""
+
+
+class SoftReboot(Record, frozen=True, kw_only=True, tag_field="do", tag="soft-reboot"):
+    """Ask the guest to reboot itself, by its agent or its power button: the same VMI goes on."""
+
+    namespace: str
+    vmi: str
+    vmi_uid: str
+    node: str
+    agent_lost: bool = False  # its agent was lost: where it answers again, nothing is done
+
+
+class RestartVm(Record, frozen=True, kw_only=True, tag_field="do", tag="restart"):
+    """Ask KubeVirt to stop this run of a VM and start another, as its run strategy allows."""
+
+    namespace: str
+    vm: str
+    vm_uid: str
+    vmi_uid: str
+    node: str = ""
+    forced: bool = False  # with the shortest grace that KubeVirt gives, 1 s
+
+
+class KillPod(Record, frozen=True, kw_only=True, tag_field="do", tag="kill-pod"):
+    """Delete one launcher pod on a host that lives, by UID; the kubelet ends it, never we.
+
+    Never without grace: that would remove the object while the guest may still write.
+    """
+
+    namespace: str
+    vmi: str
+    pod: str
+    pod_uid: str
+    node: str = ""  # empty: the pod is bound to none
+    grace_s: int | None = None  # at least 1; None: the pod's own
+
+
+class Unpause(Record, frozen=True, kw_only=True, tag_field="do", tag="unpause"):
+    """Let a guest go on that KubeVirt paused by itself; never one that a person paused."""
+
+    namespace: str
+    vmi: str
+    vmi_uid: str
+    node: str
+    reason: str  # of its Paused condition
+
+
+class Snapshot(Record, frozen=True, kw_only=True, tag_field="do", tag="snapshot"):
+    """Make a VirtualMachineSnapshot under this name and wait until it is ready to use."""
+
+    namespace: str
+    vm: str
+    vm_uid: str
+    name: str
+    node: str = ""
+
+
+RemedyWork = SoftReboot | RestartVm | KillPod | Unpause | Snapshot
+REMEDIES = (SoftReboot, RestartVm, KillPod, Unpause, Snapshot)
+
+
+Work = (
+    RemedyWork
+    | Cordon
+    | Fence
+    | Release
+    | ForceStop
+    | StartVm
+    | Uncordon
+    | PowerOn
+    | Migrate
+    | CancelMigration
+    | Ungate
+)
 
 
 class Action(Record, frozen=True, kw_only=True):

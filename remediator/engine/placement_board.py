@@ -1,0 +1,361 @@
+"""One plan of placements: what each node still has, as one VM after the other is promised a place.
+
+A promise only ever takes: room falls, boots and copies grow, anti-affinity forbids more. So what is
+best for a kind of VM is kept in a heap, and an entry that has become worse is corrected when it
+comes to the top; a node that does not fit any more never does again. Only pod affinity and spread
+may allow what they forbade before: VMs that have them look at every node.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from remediator.engine.inventory import Inventory
+from remediator.engine.locality import Kind, Locality
+from remediator.engine.model import PodFacts, Subject
+from remediator.engine.placement_filters import (
+    Place,
+    any_term_holds,
+    static_refusal,
+)
+from remediator.engine.placement_neighbours import Neighbours
+from remediator.engine.placement_scores import (
+    FAR,
+    near_all,
+    points,
+    replicated,
+)
+from remediator.engine.pod_rules import NO_NEEDS, NodeTerm, PodNeeds, PodRules
+
+NO_NODE = ""
+_KEPT_SHAPES = 4096
+
+
+class Want(msgspec.Struct, frozen=True, kw_only=True):
+    """A VM that needs a place, and all that bears on where it may be."""
+
+    vm: Subject
+    needs: PodNeeds = NO_NEEDS
+    labels: Mapping[str, str] = {}
+    group: str = ""
+    zone: str = ""  # where it was
+    disks: tuple[Locality, ...] = ()
+    away: frozenset[str] = frozenset()  # nodes that it must not go to
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What the board found: a node (or none), by which step and points, and who was refused why."""
+
+    node: str
+    step: int = FAR
+    points: float = 0.0
+    room_left: float = 0.0
+    copies: int = 0
+    boots: int = 0
+    local: tuple[str, ...] = ()  # nodes with a replica of every disk that would do, too
+    refused: Mapping[str, int] = {}  # by filter, how many nodes; complete where no node was found
+
+
+class PlaceTable:
+    """The nodes of one picture, and which of them each set of rules allows."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self.edition = inventory.rooms.edition
+        nodes = inventory.nodes
+        self.places = [Place(nodes[name]) for name in sorted(nodes)]
+        self.by_name = {place.name: place for place in self.places}
+        self._allowed: dict[PodRules, tuple[list[Place], Counter[str]]] = {}
+
+    def allowed(self, rules: PodRules) -> tuple[list[Place], Counter[str]]:
+        """Return the nodes that these rules allow by themselves, and how many each one refuses."""
+        found = self._allowed.get(rules)
+        if found is None:
+            if len(self._allowed) >= _KEPT_SHAPES:
+                self._allowed.clear()
+            places: list[Place] = []
+            refused: Counter[str] = Counter()
+            for place in self.places:
+                word = static_refusal(rules, place)
+                if word:
+                    refused[word] += 1
+                else:
+                    places.append(place)
+            found = self._allowed[rules] = places, refused
+        return found
+
+
+def table_of(inventory: Inventory) -> PlaceTable:
+    """Return the table of the nodes as they are now; the last one serves while no node changes."""
+    rooms = inventory.rooms
+    table = rooms.table
+    if not isinstance(table, PlaceTable) or table.edition != rooms.edition:
+        table = rooms.table = PlaceTable(inventory)
+    return table
+
+
+class _Room:
+    """What one node still has. A total of 0 is one that its kubelet has not told: no limit."""
+
+    __slots__ = ("boots", "cpu", "cpu_total", "extra", "memory", "memory_total", "pods")
+
+    def __init__(self, inventory: Inventory, place: Place) -> None:
+        facts, rooms = place.facts, inventory.rooms
+        use = rooms.launchers.get(place.name)
+        others = rooms.others.get(place.name)
+        self.cpu_total, self.memory_total = facts.cpu_m, facts.memory
+        self.cpu = facts.cpu_m
+        self.memory = facts.memory
+        self.pods: float = facts.pods or float("inf")
+        self.extra = dict(facts.extra)
+        self.boots = rooms.booting[place.name]
+        for each in (use, others):
+            if each is not None:
+                self.cpu -= each.cpu_m
+                self.memory -= each.memory
+                self.pods -= each.pods
+                for name, amount in (each.extra or {}).items():
+                    self.extra[name] = self.extra.get(name, 0) - amount
+
+    def lacks(self, needs: PodNeeds) -> str:
+        """Return what there is too little of, or ""."""
+        if self.pods < 1:
+            return "pods"
+        if self.memory_total and needs.memory and needs.memory > self.memory:
+            return "memory"
+        if self.cpu_total and needs.cpu_m and needs.cpu_m > self.cpu:
+            return "cpu"
+        for name, amount in needs.extra:
+            if self.cpu_total and amount and amount > self.extra.get(name, 0):
+                return name
+        return ""
+
+    def left(self, needs: PodNeeds) -> float:
+        """Return the smaller share of CPU and memory that is left with this VM there."""
+        share = 1.0
+        if self.cpu_total:
+            share = (self.cpu - needs.cpu_m) / self.cpu_total
+        if self.memory_total:
+            share = min(share, (self.memory - needs.memory) / self.memory_total)
+        return max(0.0, share)
+
+    def take(self, needs: PodNeeds) -> None:
+        self.cpu -= needs.cpu_m
+        self.memory -= needs.memory
+        self.pods -= 1
+        for name, amount in needs.extra:
+            self.extra[name] = self.extra.get(name, 0) - amount
+        self.boots += 1
+
+
+class _Shape:
+    """What VMs have in common that may share one ranking of the nodes."""
+
+    __slots__ = ("heaps", "places", "refused", "want")
+
+    def __init__(self, want: Want, places: list[Place], refused: Counter[str]) -> None:
+        self.want = want
+        self.places = places
+        self.refused = refused
+        self.heaps: dict[frozenset[str] | None, list[tuple[float, str]]] = {}
+
+
+class Board:
+    """``unable``: nodes that take nobody now, and why. ``lost``: nodes whose pods are over."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        table: PlaceTable,
+        *,
+        unable: Mapping[str, str],
+        lost: frozenset[str] = frozenset(),
+    ) -> None:
+        self._inventory = inventory
+        self._table = table
+        self._unable = unable
+        self._lost = lost
+        self._rooms: dict[str, _Room] = {}
+        self._shapes: dict[tuple[object, ...], _Shape] = {}
+        self._near = Neighbours(inventory, table.by_name, lost)
+
+    def place(self, want: Want) -> Choice:
+        """Return the best node for a VM, and promise it; no node where none will do."""
+        shape = self._shape(want)
+        disks = [
+            (disk, frozenset(self._zone(node) for node in disk.nodes) - {""})
+            for disk in replicated(want.disks)
+        ]
+        alive = [(disk, zones) for disk, zones in disks if not self._only_on_lost(disk)]
+        if len(alive) < len(disks):
+            return Choice(node=NO_NODE, refused={"its data": len(self._table.places)})
+        found: tuple[float, str] | None = None
+        local: list[str] = []
+        if disks:
+            names = set.intersection(*({*disk.nodes} for disk, _ in disks))
+            ranked = self._scan(shape, sorted(names))
+            local = [name for _, name in ranked]
+            found = ranked[0] if ranked else None
+            zones = frozenset.intersection(*(zones for _, zones in disks))
+            if found is None and zones:
+                found = self._best(shape, zones)
+        if found is None:
+            found = self._best(shape, None)
+        if found is None:
+            return Choice(node=NO_NODE, refused=self._refusals(shape))
+        return self._promise(shape, want, found, disks, local)
+
+    def hold(self, pod: PodFacts, node: str) -> None:
+        """Count a pod on a node where it will go whatever is said here."""
+        place = self._table.by_name.get(node)
+        if place is not None:
+            needs = self._inventory.rooms.needs_of(pod)
+            self._room(place).take(needs)
+            self._near.add(pod.namespace, pod.labels, pod.group, needs.rules, place)
+
+    def refusals(self, want: Want) -> dict[str, int]:
+        """Return which filter refuses how many nodes for a VM, as the board stands now."""
+        return self._refusals(self._shape(want))
+
+    def _shape(self, want: Want) -> _Shape:
+        terms = tuple(disk.terms for disk in want.disks if disk.terms is not None)
+        key = (
+            id(want.needs.rules),
+            want.needs,
+            want.vm.namespace,
+            tuple(sorted(want.labels.items())),
+            want.group,
+            want.zone,
+            want.away,
+            terms,
+        )
+        found = self._shapes.get(key)
+        if found is None:
+            places, refused = self._table.allowed(want.needs.rules)
+            allowed, refused = self._narrow(places, Counter(refused), want, terms)
+            found = self._shapes[key] = _Shape(want, allowed, refused)
+        return found
+
+    def _narrow(
+        self,
+        places: Iterable[Place],
+        refused: Counter[str],
+        want: Want,
+        terms: tuple[tuple[NodeTerm, ...], ...],
+    ) -> tuple[list[Place], Counter[str]]:
+        kept: list[Place] = []
+        for place in places:
+            if place.name in self._unable:
+                refused[self._unable[place.name]] += 1
+            elif place.name in want.away:
+                refused["ruled out"] += 1
+            elif not all(any_term_holds(each, place) for each in terms):
+                refused["volume's node affinity"] += 1
+            else:
+                kept.append(place)
+        return kept, refused
+
+    def _only_on_lost(self, disk: Locality) -> bool:
+        """Whether every replica is on a node that is lost. Who is no node here, is not judged."""
+        return disk.kind is Kind.REPLICATED and all(node in self._lost for node in disk.nodes)
+
+    def _zone(self, node: str) -> str:
+        place = self._table.by_name.get(node)
+        return place.zone if place is not None else ""
+
+    def _room(self, place: Place) -> _Room:
+        room = self._rooms.get(place.name)
+        if room is None:
+            room = self._rooms[place.name] = _Room(self._inventory, place)
+        return room
+
+    def _refusal(self, want: Want, place: Place) -> str:
+        """Return what forbids this node now, beyond what the shape has sifted out, or ""."""
+        lacking = self._room(place).lacks(want.needs)
+        if lacking:
+            return lacking
+        return self._near.forbids(want.vm.namespace, want.labels, want.needs.rules, place)
+
+    def _points(self, want: Want, place: Place) -> float:
+        room = self._room(place)
+        copies, in_zone = self._near.copies(want.group, place)
+        return points(
+            same_zone=bool(want.zone) and place.zone == want.zone,
+            room_left=room.left(want.needs),
+            copies_on_node=copies,
+            copies_in_zone=in_zone,
+            boots=room.boots,
+        )
+
+    def _scan(self, shape: _Shape, names: Iterable[str] | None) -> list[tuple[float, str]]:
+        """Rank the nodes of a shape that would do now, the best first."""
+        wanted = None if names is None else set(names)
+        found = [
+            (-self._points(shape.want, place), place.name)
+            for place in shape.places
+            if (wanted is None or place.name in wanted) and not self._refusal(shape.want, place)
+        ]
+        return sorted(found)
+
+    def _best(self, shape: _Shape, zones: frozenset[str] | None) -> tuple[float, str] | None:
+        rules = shape.want.needs.rules
+        if rules.affinity or rules.spread:
+            places = [p for p in shape.places if zones is None or p.zone in zones]
+            ranked = self._scan(shape, [place.name for place in places])
+            return ranked[0] if ranked else None
+        heap = shape.heaps.get(zones)
+        if heap is None:
+            heap = shape.heaps[zones] = [
+                (-self._points(shape.want, place), place.name)
+                for place in shape.places
+                if zones is None or place.zone in zones
+            ]
+            heapq.heapify(heap)
+        while heap:
+            known, name = heap[0]
+            place = self._table.by_name[name]
+            if self._refusal(shape.want, place):
+                heapq.heappop(heap)
+                continue
+            now = -self._points(shape.want, place)
+            if now == known:
+                return known, name
+            heapq.heapreplace(heap, (now, name))
+        return None
+
+    def _promise(
+        self,
+        shape: _Shape,
+        want: Want,
+        found: tuple[float, str],
+        disks: list[tuple[Locality, frozenset[str]]],
+        local: list[str],
+    ) -> Choice:
+        place = self._table.by_name[found[1]]
+        room = self._room(place)
+        copies, _ = self._near.copies(want.group, place)
+        choice = Choice(
+            node=place.name,
+            step=near_all(tuple(disks), place) if disks else FAR,
+            points=round(-found[0], 3),
+            room_left=round(room.left(want.needs), 4),
+            copies=copies,
+            boots=room.boots,
+            local=tuple(name for name in local if name != place.name)[:2],
+            refused=dict(shape.refused),
+        )
+        room.take(want.needs)
+        rules = want.needs.rules
+        self._near.add(want.vm.namespace, want.labels, want.group, rules, place)
+        return choice
+
+    def _refusals(self, shape: _Shape) -> dict[str, int]:
+        refused = Counter(shape.refused)
+        for place in shape.places:
+            word = self._refusal(shape.want, place)
+            if word:
+                refused[word] += 1
+        return dict(refused)
