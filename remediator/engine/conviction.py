@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from remediator.engine import decision_inputs, fencing, safeguards
@@ -11,10 +13,11 @@ from remediator.engine.effects import AskPower, AskProbes, GiveUpLeadership
 from remediator.engine.execution import start_step
 from remediator.engine.incidents import OWN_NODE, Incident, Trigger
 from remediator.engine.inputs import Inputs
+from remediator.engine.match_facts import about_node
 from remediator.engine.model import IncidentState, NodeFacts, Verdict, node_subject
 from remediator.engine.plane_values import SILENT
 from remediator.engine.planner import make_plan
-from remediator.engine.rules import Match, first_match
+from remediator.engine.rules import Match, first_match, near_misses
 from remediator.engine.verdicts import Row, decide
 
 # The power is asked again this often while an incident without proof is young, and later.
@@ -115,15 +118,19 @@ def answer(context: Context, incident: Incident, node: NodeFacts) -> None:
     if context.now < incident.retry_at:
         context.wake_at(incident.retry_at)
         return
-    match = first_match(context.policies, node, incident.verdict, incident.verdict_at, context.now)
+    asked = about_node(context, node, incident.verdict, incident.verdict_at, incident.row)
+    match = first_match(context.policies, asked, context.now)
+
+    def inputs() -> Inputs:
+        return decision_inputs.of_answer(context, node, asked, match)
+
     if match.policy is None:
-        _no_policy(context, incident, node, match)
+        _no_policy(context, incident, match, inputs)
         return
     plan = make_plan(context, match.policy, node)
-    inputs = decision_inputs.of_answer(context, incident, node, match, plan)
     if incident.plan is None:
         why = plan_text(plan.steps, len(plan.vms))
-        _record_plan(context, incident, match, why, plan, inputs)
+        _record_plan(context, incident, match, why, plan, inputs())
     rows = safeguards.ask(context, incident, node, plan)
     away = safeguards.hands_off(context, node)
     if away:
@@ -134,14 +141,14 @@ def answer(context: Context, incident: Incident, node: NodeFacts) -> None:
         return
     if incident.plan != plan and not incident.step:
         why = "planned again: its VMs have changed"
-        _record_plan(context, incident, match, why, plan, inputs)
+        _record_plan(context, incident, match, why, plan, inputs())
     elif incident.plan is not None and fencing.differs(incident.plan, plan):
         again = msgspec.structs.replace(
             incident.plan, fence_method=plan.fence_method, levels=plan.levels
         )
         why = "planned again: its fence configuration has changed"
-        _record_plan(context, incident, match, why, again, inputs)
-    start_step(context, incident, node, guards=rows, trigger=Trigger.GRANTED, inputs=inputs)
+        _record_plan(context, incident, match, why, again, inputs())
+    start_step(context, incident, node, guards=rows, trigger=Trigger.GRANTED, inputs=inputs())
 
 
 def _probe_others(context: Context, incident: Incident, node: NodeFacts) -> None:
@@ -321,33 +328,60 @@ def _why_cleared(incident: Incident, node: NodeFacts) -> str:
     return f"{why}; it has rebooted meanwhile" if rebooted else why
 
 
-def _no_policy(context: Context, incident: Incident, node: NodeFacts, match: Match) -> None:
+def _no_policy(
+    context: Context, incident: Incident, match: Match, inputs: Callable[[], Inputs]
+) -> None:
     if match.due_at is not None:
         context.wake_at(match.due_at)
+        if match.closed:
+            _closed(context, incident, match, inputs)
         return
     key = f"no-policy:{incident.verdict}"
     if incident.answered == key:
         return
+    near = near_misses(match.clauses)
+    missed = f" ({'; '.join(near)})" if near else ""
     decision = context.record(
         DecisionKind.ESCALATED,
         incident.subject,
-        f"no policy answers {incident.verdict}: nothing is done, a human should look",
+        f"no policy answers {incident.verdict}{missed}: nothing is done, a human should look",
         incident=incident,
         trigger=Trigger.EXHAUSTED,
         clauses=match.clauses,
         verdict=incident.verdict,
         row=incident.row,
         stage=key,
-        inputs=decision_inputs.of_answer(context, incident, node, match, None),
+        inputs=inputs(),
     )
     context.notice(decision)
+
+
+def _closed(
+    context: Context, incident: Incident, match: Match, inputs: Callable[[], Inputs]
+) -> None:
+    """Record, once, that a policy waits for its active window."""
+    key = f"window:{','.join(match.closed)}"
+    if incident.answered == key:
+        return
+    context.record(
+        DecisionKind.REFUSED,
+        incident.subject,
+        f"waits: {'; '.join(near_misses(match.clauses))}",
+        incident=incident,
+        trigger=Trigger.WITHHELD,
+        clauses=match.clauses,
+        verdict=incident.verdict,
+        row=incident.row,
+        stage=key,
+        inputs=inputs(),
+    )
 
 
 def _withhold(
     context: Context,
     incident: Incident,
     rows: tuple[GuardRow, ...],
-    inputs: Inputs | None = None,
+    inputs: Callable[[], Inputs] | None = None,
 ) -> None:
     """Record a refusal, once for each set of guards that withhold."""
     against = safeguards.withheld(rows)
@@ -374,7 +408,7 @@ def _withhold(
         row=incident.row,
         evidence=(),
         stage=key,
-        inputs=inputs,
+        inputs=inputs() if inputs is not None else None,
     )
     if not set(names) <= _QUIET_GUARDS:
         context.notice(decision)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
-from remediator.engine import fencing, proofs
-from remediator.engine.chain import Plan
+from remediator.engine import fencing, planner, proofs
+from remediator.engine.answered import answered
+from remediator.engine.chain import VmPlan
 from remediator.engine.context import Context
-from remediator.engine.incidents import Incident
 from remediator.engine.inputs import Ground, Inputs, MatchSeen, OwnSeen, VmSeen
 from remediator.engine.model import NodeFacts, RunStrategy, node_subject
 from remediator.engine.plane_values import PlaneValues
-from remediator.engine.rules import Match
+from remediator.engine.rules import Match, MatchInput
 from remediator.engine.vm_verdicts import VmValues
 
 
@@ -30,25 +32,29 @@ def of_verdict(context: Context, node: NodeFacts) -> Inputs:
     return Inputs(planes=planes(context, node), own=own(context))
 
 
-def of_answer(
-    context: Context, incident: Incident, node: NodeFacts, match: Match, plan: Plan | None
-) -> Inputs:
+def of_answer(context: Context, node: NodeFacts, asked: MatchInput, match: Match) -> Inputs:
     """Return what the choice of a policy for a convicted node is made from."""
-    policy = match.policy
+    under = ground(context, node, planner.vm_plans(context.inventory, match.policy, node.name))
     return Inputs(
         planes=planes(context, node),
         own=own(context),
-        match=MatchSeen(
-            kind="node",
-            name=node.name,
-            labels=node.labels,
-            verdict=incident.verdict,
-            since_at=incident.verdict_at,
-            at=context.now,
-            policy=policy.name if policy is not None else "",
-            policy_hash=policy.content_hash if policy is not None else "",
-        ),
-        ground=ground(context, node, plan) if plan is not None else None,
+        match=seen(context, asked, match, under),
+        ground=under,
+    )
+
+
+def seen(context: Context, asked: MatchInput, match: Match, under: Ground) -> MatchSeen:
+    """Return what the policies were asked about, every fact read, and what they answered."""
+    return MatchSeen(
+        kind=asked.kind,
+        name=asked.name,
+        namespace=asked.namespace,
+        labels=asked.labels,
+        verdict=asked.verdict,
+        since_at=asked.since_at,
+        at=context.now,
+        facts=dict(asked.facts),
+        answer=answered(match.policy, asked.verdict, under),
     )
 
 
@@ -66,14 +72,14 @@ def own(context: Context) -> OwnSeen:
     return OwnSeen(multiplier=health.multiplier, reasons=health.reasons)
 
 
-def ground(context: Context, node: NodeFacts, plan: Plan) -> Ground:
-    """Return what any policy's plan for this node would be made from now."""
+def ground(context: Context, node: NodeFacts, vms: Sequence[VmPlan]) -> Ground:
+    """Return what any policy's plan for this node and these VMs of it would be made from now."""
     method = fencing.method_for(context, node.name)
-    kinds = {fencing.disk_kind(context.inventory, vm) for vm in plan.vms}
+    kinds = {fencing.disk_kind(context.inventory, vm) for vm in vms}
     return Ground(
-        vms=len(plan.vms),
+        vms=len(vms),
         disks=tuple(sorted(kind.value for kind in kinds)),
-        manual=sum(vm.run_strategy == RunStrategy.MANUAL for vm in plan.vms),
+        manual=sum(vm.run_strategy == RunStrategy.MANUAL for vm in vms),
         fence_method=method.name if method is not None else "",
         levels=method.levels if method is not None else (),
     )

@@ -9,6 +9,7 @@ from remediator.engine import cleanup, safeguards
 from remediator.engine.chain import GuardRow
 from remediator.engine.context import Context
 from remediator.engine.incidents import BOOTING_STAGES, DONE_STAGES, Incident
+from remediator.engine.match_facts import about_node
 from remediator.engine.model import IncidentState, NodeFacts, Reading, Verdict
 from remediator.engine.plane_values import READY
 from remediator.engine.planner import make_plan
@@ -69,7 +70,8 @@ def guards_against(context: Context, node: NodeFacts, now: float) -> tuple[Guard
     rows: tuple[GuardRow, ...] = ()
     incident = context.state.incident_on(f"node/{node.name}")
     if incident is not None:
-        match = first_match(shadow.policies, node, incident.verdict, incident.verdict_at, now)
+        asked = about_node(shadow, node, incident.verdict, incident.verdict_at, incident.row)
+        match = first_match(shadow.policies, asked, now)
         if match.policy is not None:
             plan = incident.plan or make_plan(shadow, match.policy, node)
             rows = safeguards.withheld(safeguards.ask(shadow, incident, node, plan))
@@ -186,7 +188,9 @@ def _of_incident(
             in_s=_left(incident.retry_at, now),
         )
     if incident.state in _UNPROVEN and row.verdict is not Verdict.SUSPECT:
-        match = first_match(context.policies, node, incident.verdict, incident.verdict_at, now)
+        shadow = _shadow(context, now)
+        asked = about_node(shadow, node, incident.verdict, incident.verdict_at, incident.row)
+        match = first_match(shadow.policies, asked, now)
         if match.due_at is not None:
             yield Due(what="a policy answers, if the verdict stands", in_s=_left(match.due_at, now))
         elif match.policy is None:

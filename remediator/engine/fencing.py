@@ -6,7 +6,7 @@ is left out of the plan: it would power a host off and win nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
 from remediator.engine.chain import DecisionKind, Plan, PlanLevel, VmPlan
@@ -14,7 +14,7 @@ from remediator.engine.context import Context
 from remediator.engine.inventory import Inventory
 from remediator.engine.model import ProofKind, Subject
 from remediator.engine.rules import DiskKind, Policy
-from remediator.engine.settings import FenceMethod
+from remediator.engine.settings import FenceLevel, FenceMethod
 
 _SHARED = "ReadWriteMany"
 
@@ -75,7 +75,11 @@ def required_proof(
     inventory: Inventory, policy: Policy, vms: Iterable[VmPlan]
 ) -> tuple[ProofKind, ...]:
     """Return the proofs that the policy takes for all of these VMs, strongest first."""
-    kinds = {disk_kind(inventory, vm) for vm in vms}
+    return taken_proof(policy, {disk_kind(inventory, vm) for vm in vms})
+
+
+def taken_proof(policy: Policy, kinds: Collection[DiskKind]) -> tuple[ProofKind, ...]:
+    """Return the proofs that the policy takes for VMs with these kinds of disk, strongest first."""
     taken = set(policy.required_proof)
     for kind in kinds:
         if kind in policy.required_proof_by_disk:
@@ -90,8 +94,13 @@ def usable_levels(
     method: FenceMethod | None, required: Iterable[ProofKind]
 ) -> tuple[PlanLevel, ...]:
     """Return the levels of a method whose proof counts, in order."""
-    if method is None:
-        return ()
+    return levels_that_prove(method.levels if method is not None else (), required)
+
+
+def levels_that_prove(
+    levels: Iterable[FenceLevel], required: Iterable[ProofKind]
+) -> tuple[PlanLevel, ...]:
+    """Return those of these levels whose proof counts, in order."""
     taken = set(required)
     return tuple(
         PlanLevel(
@@ -101,7 +110,7 @@ def usable_levels(
             attempts=level.attempts,
             deadline_s=level.deadline_s,
         )
-        for at, level in enumerate(method.levels)
+        for at, level in enumerate(levels)
         if level.proof in taken
     )
 

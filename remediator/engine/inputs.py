@@ -32,23 +32,36 @@ class VmSeen(Record, frozen=True, kw_only=True):
     patience: int = 1  # every limit of the table is so many times as long
 
 
-class MatchSeen(Record, frozen=True, kw_only=True):
-    """What the policies were asked about, when, and which of them answered."""
+class Answered(Record, frozen=True, kw_only=True):
+    """What the policies answered, as far as it tells one answer from another."""
 
-    kind: str  # "node" or "vm"
+    policy: str = ""  # "" where none matched
+    policy_hash: str = ""
+    steps: tuple[str, ...] = ()
+    for_s: float = 0.0  # how long the verdict had to stand
+    required_proof: tuple[str, ...] = ()  # narrowed to the disks of the VMs there are
+    levels: tuple[int, ...] = ()  # of the fence method: those whose proof the policy takes
+    manual_starts: int = 0  # VMs that only this policy starts
+    enforce: bool = True
+    approval: bool = False  # a person must say yes first
+
+
+class MatchSeen(Record, frozen=True, kw_only=True):
+    """What the policies were asked about, when, and what they answered."""
+
+    kind: str  # "Node" or "VirtualMachine"
     name: str
     namespace: str = ""
     labels: dict[str, str] = {}
     verdict: Verdict
     since_at: float  # since when the verdict stands
     at: float  # when they were asked
-    facts: dict[str, Any] = {}  # what conditions may read, as plain JSON
-    policy: str = ""  # the one that answered, "" where none did
-    policy_hash: str = ""
+    facts: dict[str, Any] = {}  # what conditions may read, by name: match_facts.py
+    answer: Answered = Answered()
 
 
 class Ground(Record, frozen=True, kw_only=True):
-    """What a plan is made from besides the policy: any policy's plan can be told from it."""
+    """What an answer comes to besides the policy: any policy's can be told from it."""
 
     vms: int = 0
     disks: tuple[str, ...] = ()  # kinds of disk among the VMs, by name: rules.DiskKind

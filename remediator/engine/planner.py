@@ -68,7 +68,7 @@ def make_plan(context: Context, policy: Policy, node: NodeFacts) -> Plan:
     )
 
 
-def vm_plans(inventory: Inventory, policy: Policy, node: str) -> tuple[VmPlan, ...]:
+def vm_plans(inventory: Inventory, policy: Policy | None, node: str) -> tuple[VmPlan, ...]:
     """Return how each VM that is on ``node`` would be treated, by name.
 
     A VM is on the node when its VMI says so or a launcher pod of it is bound there, other than as

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from remediator.engine.context import Context
+from remediator.engine.match_facts import about_node
 from remediator.engine.model import IncidentState, Subject, Verdict, VmiFacts, vm_subject
 from remediator.engine.near_names import near, suggestion
 from remediator.engine.planner import plan_vm
@@ -224,7 +225,8 @@ def _if_host_dies(context: Context, subject: Subject, vmi: VmiFacts | None, now:
     node = context.inventory.nodes.get(vmi.node)
     policy = None
     if node is not None:
-        match = first_match(context.policies, node, Verdict.DEAD, float("-inf"), now)
+        asked = about_node(context, node, Verdict.DEAD, float("-inf"))
+        match = first_match(context.policies, asked, now)
         policy = match.policy
         if policy is None:
             return f"nothing: no policy answers a dead {vmi.node}"
