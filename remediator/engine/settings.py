@@ -89,6 +89,35 @@ class OwnHealthSettings(Record, frozen=True, kw_only=True):
     many_overdue: int = 3
 
 
+class NodeLimits(Record, frozen=True, kw_only=True):
+    """How many nodes may be disrupted; ``None`` sets no limit of its own."""
+
+    # Being fenced, recovered or emptied at once. The shares below bound what is down already.
+    at_once: int | None = None
+    at_once_zone: int | None = None
+    at_once_pool: int | None = None
+    # Half again as many hosts as the largest storm of the benchmark loses (40).
+    per_hour: int | None = 60
+    # With the growing cool-down a host is fenced 3 times in its first 70 minutes of flapping.
+    per_subject_per_hour: int | None = 3
+
+
+class VmLimits(Record, frozen=True, kw_only=True):
+    """How many living VMs may be disrupted: restarted, stopped or moved. ``None``: no limit."""
+
+    # Twice KubeVirt's own parallelMigrationsPerCluster, since a restart takes less than a move.
+    at_once: int | None = 10
+    at_once_zone: int | None = None
+    at_once_pool: int | None = None
+    at_once_namespace: int | None = 5
+    at_once_storage_class: int | None = 10
+    per_hour: int | None = 300  # three full hosts emptied
+    per_subject_per_hour: int | None = 6
+    # A VM that we have restarted so often within the window is not helped by it: a human must look.
+    restarts: int = 3
+    restarts_window_s: float = 3600.0
+
+
 class BudgetSettings(Record, frozen=True, kw_only=True):
     """How much may be disrupted. Shares are rounded down, but one node may always be treated."""
 
@@ -100,7 +129,43 @@ class BudgetSettings(Record, frozen=True, kw_only=True):
     calm_s: float = 30.0
     max_fences_at_once: int = 2
     # A node that needs fencing again within this is flapping: a human should look at it.
+    # Doubled with each further fence of it within ``flap_window_s``, up to ``flap_hold_max_s``.
     fence_cooldown_s: float = 600.0
+    flap_window_s: float = 21_600.0
+    flap_hold_max_s: float = 14_400.0
+    # A node that was lost and came back unfenced so often within the window is held for so long
+    # when it is lost again, twice as long with each further time. Proven off, it is not held.
+    flaps: int = 3
+    flap_hold_s: float = 60.0
+    # More nodes than the larger of these lost within the window is a power cut, or a switch: no
+    # node is taken down until none was lost for the cool-down. (Node Healthcheck Operator has a
+    # stormCooldownDuration for the same.)
+    storm_nodes: int = 5
+    storm_share: float = 0.1
+    storm_window_s: float = 300.0
+    storm_cooldown_s: float = 300.0
+    nodes: NodeLimits = NodeLimits()
+    vms: VmLimits = VmLimits()
+    node_pool_label: str = ""  # label of nodes whose value is their pool; "": there are no pools
+    # VMs of one namespace with the same value of one of these are replicas of one application.
+    replicated_app_labels: tuple[str, ...] = (
+        "remediator.io/replicated-app",
+        "app.kubernetes.io/instance",
+    )
+    # Each control-plane node holds one member of etcd (kubeadm, OpenShift, Talos). Nodes labelled
+    # node-role.kubernetes.io/etcd (RKE2, k3s) are known to without being told.
+    etcd_on_control_plane: bool = False
+
+
+class RateSettings(Record, frozen=True, kw_only=True):
+    """Bounds of the adaptive limit on boots at once; see start_rate.py."""
+
+    # What the limit begins with where nothing was learned yet: what one storage of ordinary disks
+    # serves (facts/lab.md section 6: 10 boots at once at full speed).
+    initial: float = 10.0
+    floor: int = 1
+    # As many as the largest storages of the benchmark serve; an API server takes more.
+    ceiling: int = 200
 
 
 class PacingSettings(Record, frozen=True, kw_only=True):
@@ -126,6 +191,32 @@ class GateSettings(Record, frozen=True, kw_only=True):
     open_deadline_s: float = 10.0
 
 
+class EvacuationSettings(Record, frozen=True, kw_only=True):
+    """How VMs are moved off a node that lives. Durations in seconds."""
+
+    nodes_at_once: int = 1  # one worker at a time: a drain is never urgent enough for more
+    # KubeVirt's parallelMigrationsPerCluster and parallelOutboundMigrationsPerNode by default. What
+    # the KubeVirt object says counts where it says less.
+    migrations_at_once: int = 5
+    migrations_at_once_node: int = 2
+    attempts: int = 3  # migrations of one VM before what the policy says comes next
+    # KubeVirt makes the migration of an eviction at once, and another one 20 s after a failure.
+    accepted_within_s: float = 45.0
+    # A place in KubeVirt's own queue: as long as it lets any target pod be pending (15 min).
+    queued_s: float = 900.0
+    # From a target pod to the first byte: a little more than KubeVirt's own 5 minutes for a pod that
+    # fits nowhere. Where a virt-handler hangs it would wait for ever (facts/lab.md section 4).
+    prepare_s: float = 330.0
+    # KubeVirt ends a copy by itself (150 s per GiB, or 150 s without progress): this is for the case
+    # that it does not.
+    copy_s: float = 3600.0
+    # For so long a VM that cannot be moved just now is waited for, before it counts as left.
+    patience_s: float = 300.0
+    restarted_within_s: float = 300.0  # from a restart to running elsewhere
+    deadline_s: float = 15.0  # of one request to KubeVirt, read back included
+    follow_up_s: float = 600.0  # VMs that were left are tried again this often
+
+
 class StepSettings(Record, frozen=True, kw_only=True):
     """How each step is tried: repeated when it fails, then escalated, then retried slowly."""
 
@@ -140,6 +231,22 @@ class StepSettings(Record, frozen=True, kw_only=True):
     retry_cap_s: float = 60.0
     # After the last attempt: escalated, and tried again this often. Nothing is given up.
     follow_up_s: float = 120.0
+
+
+class RemedySettings(Record, frozen=True, kw_only=True):
+    """How long a VM is given to be well again after each step, in seconds of proven watching."""
+
+    # A guest that reboots has its agent back: the boot that a lost agent is allowed, and a minute.
+    soft_reboot_s: float = 180.0
+    # KubeVirt's default grace and the launcher's own (60 s), then as long as a start may take.
+    restart_s: float = 360.0
+    force_stop_s: float = 360.0
+    # A path that is still broken stops the guest again within moments.
+    unpause_s: float = 60.0
+    snapshot_s: float = 300.0  # KubeVirt's own failureDeadline
+    call_deadline_s: float = 15.0  # of one request to KubeVirt, read back included
+    # Nothing helped, or nothing may be done: a human was told, and the plan begins anew this late.
+    follow_up_s: float = 900.0
 
 
 class FenceLevel(Record, frozen=True, kw_only=True):
@@ -169,5 +276,7 @@ class EngineSettings(Record, frozen=True, kw_only=True):
     budgets: BudgetSettings = BudgetSettings()
     pacing: PacingSettings = PacingSettings()
     gates: GateSettings = GateSettings()
+    evacuation: EvacuationSettings = EvacuationSettings()
     steps: StepSettings = StepSettings()
+    remedies: RemedySettings = RemedySettings()
     own_health: OwnHealthSettings = OwnHealthSettings()
