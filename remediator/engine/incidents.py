@@ -34,11 +34,13 @@ class Trigger(enum.StrEnum):
     DISPROVED = "disproved"  # the proof turned out to be wrong
     RELEASED = "released"  # the out-of-service taint is on
     RECOVERED = "recovered"  # every VM is back, or left as its run strategy says
+    TREATED = "treated"  # a step of a VM's plan is begun
 
 
 _W, _S, _C = IncidentState.WATCHING, IncidentState.SUSPECTED, IncidentState.CONFIRMED
 _F, _D, _R = IncidentState.FENCING, IncidentState.FENCED, IncidentState.RECOVERING
 _H, _E, _X = IncidentState.HELD, IncidentState.ESCALATED, IncidentState.RESOLVED
+_T = IncidentState.REMEDYING
 
 TRANSITIONS: dict[tuple[IncidentState, Trigger], IncidentState] = {
     (_W, Trigger.SUSPECTED): _S,
@@ -77,6 +79,12 @@ TRANSITIONS: dict[tuple[IncidentState, Trigger], IncidentState] = {
     (_D, Trigger.RECOVERED): _X,
     (_R, Trigger.DISPROVED): _E,
     (_R, Trigger.RECOVERED): _X,
+    (_C, Trigger.TREATED): _T,
+    (_H, Trigger.TREATED): _T,
+    (_E, Trigger.TREATED): _T,
+    (_T, Trigger.CLEARED): _X,
+    (_T, Trigger.WITHHELD): _H,
+    (_T, Trigger.EXHAUSTED): _E,
 }
 
 
@@ -159,8 +167,8 @@ class Incident(msgspec.Struct, kw_only=True):
 class VmIncident(msgspec.Struct, kw_only=True):
     """One open incident of one VM. Changed only by ``state.apply``.
 
-    It is suspected, then confirmed, then resolved. Nothing is done about it in this version, so it
-    holds no plan, no proof and no attempts, and stands apart from the incidents of nodes.
+    It stands apart from the incidents of nodes: what is done about it disrupts one VM, needs no
+    proof about a host, and is over when the VM is well again.
     """
 
     id: str
@@ -171,6 +179,23 @@ class VmIncident(msgspec.Struct, kw_only=True):
     verdict: Verdict
     verdict_at: float
     row: str
+    agent: bool = False  # its guest agent has answered: it is well only once that answers again
+    plan: Plan | None = None
+    step: int = 0  # index into plan.steps
+    attempts: dict[str, int] = {}  # step -> tries begun since the plan was begun
+    done: dict[str, int] = {}  # step -> of these, tries that took effect
+    started: int = 0  # actions in all: their ids are numbered by it
+    awaiting: bool = False  # the step took effect; whether it helps, the evidence will tell
+    run_uid: str = ""  # the VMI that the last step was about
+    retry_at: float = 0.0
+    answered: str = ""  # what was last refused or escalated, so that it is said once
+
+    @property
+    def next_step(self) -> str:
+        """The name of the step that is due, or "" when the plan is through or not made."""
+        if self.plan is None or self.step >= len(self.plan.steps):
+            return ""
+        return self.plan.steps[self.step]
 
 
 class Residue(msgspec.Struct, kw_only=True):

@@ -24,6 +24,7 @@ from remediator.engine import (
     proofs,
     recovery,
     suspension,
+    vm_remedies,
 )
 from remediator.engine.chain import ChainError, Decision, DecisionKind, Head
 from remediator.engine.context import Context
@@ -261,6 +262,10 @@ class Engine:
 
     def _finished(self, outcome: Outcome) -> None:
         context = self._context
+        if vm_remedies.is_remedy(self.state, outcome.action_id):
+            self._takeover.ended(outcome.action_id)
+            self._vms.finished(outcome)
+            return
         action = execution.finish(context, outcome)
         if action is None:
             return

@@ -12,7 +12,7 @@ from remediator.engine import conviction, safeguards
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.effects import StartAction
-from remediator.engine.model import Action, Fence, Outcome, OutcomeStatus
+from remediator.engine.model import REMEDIES, Action, Fence, Outcome, OutcomeStatus
 from remediator.engine.verdicts import LIVING
 
 _REPEAT, _WAIT = "", "wait"
@@ -37,7 +37,7 @@ class Takeover:
         dropped: list[Outcome] = []
         for action_id in sorted(self._left):
             action = context.state.pending[action_id]
-            if action.work.node != node:
+            if _node_of(action) != node:
                 continue
             answer = _ask(context, action)
             if answer == _WAIT:
@@ -48,6 +48,11 @@ class Takeover:
             else:
                 dropped.append(_dropped(action, answer, context.now))
         return dropped
+
+
+def _node_of(action: Action) -> str:
+    """Return the node on whose account an action is: of a VM's remedy none, wherever it runs."""
+    return "" if isinstance(action.work, REMEDIES) else action.work.node
 
 
 def _ask(context: Context, action: Action) -> str:
@@ -84,7 +89,10 @@ def _repeat(context: Context, action: Action) -> None:
         DecisionKind.RESUMED,
         action.subject,
         "repeated after a take-over: its outcome was not recorded",
-        incident=context.state.incidents.get(action.incident),
+        incident=(
+            context.state.incidents.get(action.incident)
+            or context.state.vm_incidents.get(action.incident)
+        ),
         incident_id=action.incident,
         action=action,
     )

@@ -1,7 +1,7 @@
 """Incidents of VMs: opened, turned and closed as records; and whose VMs get none.
 
-Nothing is done about a VM in this version: its incident is evidence, a verdict and one notice. A VM
-whose host is in an incident, or that our own recovery brings back, has its story told there.
+What is done about them is in ``vm_remedies.py``. A VM whose host is in an incident, or that our own
+recovery brings back, has its story told there.
 """
 
 from __future__ import annotations
@@ -34,6 +34,16 @@ def taken_care_of(context: Context, key: Key) -> str:
         if progress.stage not in DONE_STAGES:
             return f"{incident.id} is bringing it back"
     return ""
+
+
+def goes_on(context: Context, incident: VmIncident) -> bool:
+    """Whether an incident stays open though its host has one: something was begun about the VM.
+
+    It stands still meanwhile. Once the host's plan brings the VM back, that one goes on with it.
+    """
+    key = (incident.subject.namespace, incident.subject.name)
+    recovering = any(each.stage not in DONE_STAGES for _, each in _recoveries(context, key))
+    return incident.started > 0 and not recovering
 
 
 def fell_with_its_host(context: Context, key: Key) -> bool:

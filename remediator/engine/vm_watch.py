@@ -15,6 +15,7 @@ from remediator.engine.inventory import Key
 from remediator.engine.model import (
     IncidentState,
     MigrationFacts,
+    Outcome,
     PodFacts,
     RunStrategy,
     Signal,
@@ -25,6 +26,8 @@ from remediator.engine.model import (
 )
 from remediator.engine.vm_cases import Case, Cases
 from remediator.engine.vm_evidence import VmEvidence
+from remediator.engine.vm_recovery import Look
+from remediator.engine.vm_remedies import VmRemedies
 from remediator.engine.vm_verdicts import VmRow, VmValues, choose, fitting
 
 VmObject = VmFacts | VmiFacts | PodFacts | MigrationFacts
@@ -44,6 +47,7 @@ class VmWatch:
         self._context = context
         self._evidence = VmEvidence(context.inventory)
         self._cases = Cases()
+        self._remedies = VmRemedies(context)
         self._floor_s = 0.0  # nothing counts from before this: we were deaf
         self._inherited: frozenset[str] = frozenset()  # incidents that an earlier leader opened
 
@@ -98,6 +102,12 @@ class VmWatch:
         """Take in which watches do not hear: what a VM does meanwhile is not known."""
         if _WATCHES & set(stale_watches):
             self._floor_s = self._proven_s
+
+    def finished(self, outcome: Outcome) -> None:
+        """Take in what came of an action about a VM."""
+        subject = self._context.state.pending[outcome.action_id].subject
+        self._remedies.finish(outcome)
+        self._look(_key(subject))
 
     def tick(self) -> None:
         """Look at the cases that are due."""
@@ -155,13 +165,16 @@ class VmWatch:
         care = vm_incidents.taken_care_of(context, key)
         if care or self._excuse_of_all or vm_incidents.doubtful_host(context, key):
             case.forget_times()
-            if care and incident is not None:
+            if incident is not None:
+                self._remedies.stand_by(incident)
+            if care and incident is not None and not vm_incidents.goes_on(context, incident):
                 inputs = decision_inputs.of_vm(context, values)
                 vm_incidents.resolve(context, incident, care, self._rows(key, values), inputs)
         else:
             about = {row.name: self._evidence.about(row.name, key) for row in rows}
             case.mark(about, self._proven_s)
             self._judge(case, key, values, rows, incident)
+            self._remedy(case, values, rows, subject)
         if rows or excused_s or context.state.vm_incident_on(subject) is not None:
             waits_s = self._waits_s(case, key, rows)
             self._cases.look_in(key, self._proven_s, min(waits_s, default=None))
@@ -195,11 +208,35 @@ class VmWatch:
         else:
             vm_incidents.turn(self._context, incident, row, evidence, inputs, confirmed=confirmed)
 
+    def _remedy(
+        self, case: Case, values: VmValues, rows: tuple[VmRow, ...], subject: Subject
+    ) -> None:
+        """Do what is due about an open incident."""
+        incident = self._context.state.vm_incident_on(subject)
+        if incident is not None:
+            self._remedies.go_on(incident, self._seen(case, values, rows, incident))
+
+    def _seen(
+        self, case: Case, values: VmValues, rows: tuple[VmRow, ...], incident: VmIncident
+    ) -> Look:
+        return Look(
+            values=values,
+            rows=rows,
+            clear_s=0.0 if case.clear_s is None else self._since(case.clear_s),
+            proven_s=self._proven_s,
+            since=self._since,
+            settle_s=self._settle_s(incident),
+            patience=self._patience,
+        )
+
     def _clear(self, case: Case, key: Key, values: VmValues, incident: VmIncident) -> None:
         """End an incident whose rows no longer fit: at once for a plain reason, else in time."""
-        why = vm_incidents.why_over(self._context, incident, key, values)
+        if incident.started:
+            why = self._remedies.why_over(incident, self._seen(case, values, (), incident))
+        else:
+            why = vm_incidents.why_over(self._context, incident, key, values)
         clear_s = self._since(case.clear_s or 0.0)
-        if not why and clear_s >= self._settle_s(incident):
+        if not why and not incident.started and clear_s >= self._settle_s(incident):
             why = f"nothing has spoken against it for {clear_s:.0f} s"
         if why:
             inputs = decision_inputs.of_vm(self._context, values, patience=self._patience)
@@ -237,6 +274,10 @@ class VmWatch:
             left_s = self._settle_s(incident) - self._since(case.clear_s)
             found += [left_s] if left_s > 0 else []
         return found
+
+    def remedies(self) -> VmRemedies:
+        """Return what is done about VMs, for ``health`` views. Read only."""
+        return self._remedies
 
     def _rows(
         self, key: Key, values: VmValues, row: VmRow | None = None, stood_s: float = 0.0

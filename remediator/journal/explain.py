@@ -29,6 +29,7 @@ _KIND_WORDS = {
     DecisionKind.RESUMED: "An action was repeated after a take-over",
     DecisionKind.FINISHED: "An action ended",
     DecisionKind.SKIPPED: "A step was skipped",
+    DecisionKind.MOVED_ON: "The plan went on with its next step",
     DecisionKind.PROGRESS: "A VM's recovery went on",
     DecisionKind.RESOLVED: "The incident was resolved",
     DecisionKind.FENCE_METHODS: "This daemon took other fence configurations",

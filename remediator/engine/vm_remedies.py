@@ -1,0 +1,307 @@
+"""What is done about a confirmed VM incident: a policy's steps, each stronger than the one before.
+
+A step is begun only where the guards grant, and has succeeded only when the VM is well again by
+evidence: that a request was accepted says nothing. While its host is in doubt or in an incident,
+or while we are unwell ourselves, nobody calls here: nothing is begun and no time counts.
+"""
+
+from __future__ import annotations
+
+from remediator.engine import safeguards, vm_plan, vm_recovery
+from remediator.engine.chain import DecisionKind, GuardRow
+from remediator.engine.context import Context
+from remediator.engine.effects import StartAction
+from remediator.engine.incidents import Trigger, VmIncident
+from remediator.engine.match_facts import about_vm
+from remediator.engine.model import (
+    REMEDIES,
+    Action,
+    IncidentState,
+    Outcome,
+    OutcomeStatus,
+    RemedyWork,
+    StartVm,
+)
+from remediator.engine.rules import OnFailure, Policy, first_match
+from remediator.engine.state import EngineState
+from remediator.engine.vm_recovery import Look
+
+# A hold for one of these is ordinary; any other is worth a human's attention at once.
+_QUIET_GUARDS = frozenset({"mode", "inventory"})
+
+
+def is_remedy(state: EngineState, action_id: str) -> bool:
+    """Whether this action in flight is one that was begun here."""
+    action = state.pending.get(action_id)
+    return action is not None and (
+        action.incident in state.vm_incidents or isinstance(action.work, REMEDIES)
+    )
+
+
+class VmRemedies:
+    """The remedies under way. What it keeps beside the journal is since when it waits."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._awaited: dict[str, tuple[int, float]] = {}  # incident -> action number, since when
+
+    # --- the course ------------------------------------------------------------------------------
+
+    def go_on(self, incident: VmIncident, look: Look) -> None:
+        """Begin what is due about an incident, or conclude that the last step did not help."""
+        context = self._context
+        if incident.state is IncidentState.SUSPECTED or str(incident.subject) in context.state.busy:
+            return
+        if incident.awaiting:
+            self._await(incident, look)
+        elif context.now < incident.retry_at:
+            context.wake_at(incident.retry_at)
+        elif not incident.answered.startswith("hold:"):
+            self._answer(incident)
+
+    def stand_by(self, incident: VmIncident) -> None:
+        """Note that its host is in doubt, or we are: what is awaited is awaited anew."""
+        self._awaited.pop(incident.id, None)
+
+    def waits_s(self, incident: VmIncident, look: Look) -> float | None:
+        """Return in how many seconds the step that is awaited has taken too long."""
+        if not incident.awaiting or incident.id not in self._awaited:
+            return None
+        return max(0.1, self.limit_s(incident) * look.patience - self._waited_s(incident, look))
+
+    def limit_s(self, incident: VmIncident) -> float:
+        """Return how long the step under way may take to help."""
+        step = incident.next_step
+        return vm_plan.timeout_s(self._context, self.policy(incident), step)
+
+    def policy(self, incident: VmIncident) -> Policy | None:
+        """Return the policy of an incident's plan, as it reads today."""
+        named = incident.plan.policy if incident.plan is not None else ""
+        return next((each for each in self._context.policies if each.name == named), None)
+
+    def _waited_s(self, incident: VmIncident, look: Look) -> float:
+        number, mark_s = self._awaited.get(incident.id, (-1, 0.0))
+        if number != incident.started:
+            mark_s = look.proven_s
+            self._awaited[incident.id] = (incident.started, mark_s)
+        return look.since(mark_s)
+
+    def _await(self, incident: VmIncident, look: Look) -> None:
+        limit_s = self.limit_s(incident) * look.patience
+        late = self._waited_s(incident, look) >= limit_s
+        if late and not vm_recovery.looks_well(self._context, incident, look):
+            self._gave_nothing(incident, f"it is not well {limit_s:.0f} s later")
+
+    def why_over(self, incident: VmIncident, look: Look) -> str:
+        """Return why an incident is over about which something was done, or ""."""
+        limit_s = self.limit_s(incident) * look.patience
+        late = not incident.awaiting or self._waited_s(incident, look) >= limit_s
+        return vm_recovery.why_over(self._context, incident, look, late=late)
+
+    def _gave_nothing(self, incident: VmIncident, why: str) -> None:
+        """Go on after a step that did not help: again, with the next one, or not at all."""
+        context, step, policy = self._context, incident.next_step, self.policy(incident)
+        done, tries = incident.done.get(step, 0), vm_plan.tries(policy, step)
+        failed = incident.attempts.get(step, 0) - done
+        if done < tries and failed < vm_plan.failures(context, policy, step):
+            self._answer(incident)
+            return
+        self._awaited.pop(incident.id, None)
+        match vm_plan.options(policy, step).on_failure:
+            case OnFailure.NEXT:
+                self._move_on(incident, f"{step} did not help: {why}")
+                self._answer(incident)
+            case OnFailure.HOLD:
+                said = f"{step} did not help: {why}. The policy does nothing more"
+                self._tell(incident, said, f"hold:{step}", None)
+            case OnFailure.ESCALATE:
+                self._tell_and_retry(incident, f"{step} did not help: {why}", f"slow:{step}")
+
+    def _answer(self, incident: VmIncident) -> None:
+        """Match a policy, ask the guards, and begin the step that is due."""
+        context, subject = self._context, incident.subject
+        given = about_vm(context, subject, incident.verdict, incident.verdict_at, incident.row)
+        match = first_match(context.policies, given, context.now)
+        policy = match.policy
+        if policy is None:
+            if match.due_at is not None:
+                context.wake_at(match.due_at)
+            return
+        known = incident.plan
+        if known is None or (known.policy, known.policy_hash) != (policy.name, policy.content_hash):
+            plan = vm_plan.make_plan(context.inventory, policy, subject)
+            context.record(
+                DecisionKind.PLANNED,
+                subject,
+                f"policy {policy.name}: {', '.join(plan.steps)}; {plan.vms[0].why}",
+                incident=incident,
+                clauses=match.clauses,
+                plan=plan,
+                verdict=incident.verdict,
+                row=incident.row,
+            )
+        vmi = context.inventory.vmi(subject)
+        node = vmi.node if vmi is not None else ""
+        rows = safeguards.ask_vm(context, subject, policy, incident.plan, node=node)
+        if safeguards.withheld(rows):
+            self._withhold(incident, rows)
+            return
+        self._begin(incident, policy, rows)
+
+    def _begin(self, incident: VmIncident, policy: Policy, rows: tuple[GuardRow, ...]) -> None:
+        """Begin the step that is due; pass over those that do not apply."""
+        context = self._context
+        while step := incident.next_step:
+            if step == "notify":
+                self._notify(incident)
+                continue
+            if step == "hold":
+                why = f"hold: policy {policy.name} does nothing more about it"
+                self._tell(incident, why, "hold:policy", None)
+                return
+            work = vm_plan.work_for(context, incident, step, policy)
+            if isinstance(work, str):
+                self._move_on(incident, f"{step} does not apply: {work}")
+                continue
+            self._start(incident, policy, work, rows)
+            return
+        tried = bool(incident.done)
+        what = "no step is left" if tried else "no step applies"
+        self._tell_and_retry(incident, f"policy {policy.name}: {what}", "exhausted:")
+
+    def _start(
+        self,
+        incident: VmIncident,
+        policy: Policy,
+        work: RemedyWork | StartVm,
+        rows: tuple[GuardRow, ...],
+    ) -> None:
+        context, step, subject = self._context, incident.next_step, incident.subject
+        vmi = context.inventory.vmi(subject)
+        action = Action(
+            id=f"{incident.id}/{step}/{incident.started + 1}",
+            incident=incident.id,
+            subject=subject,
+            attempt=incident.attempts.get(step, 0) + 1,
+            deadline_s=vm_plan.deadline_s(context, policy, step),
+            work=work,
+        )
+        under_way = incident.state is IncidentState.REMEDYING
+        context.record(
+            DecisionKind.STARTED,
+            subject,
+            _why(step, work),
+            incident=incident,
+            trigger=None if under_way else Trigger.TREATED,
+            action=action,
+            guards=rows,
+            uid=vmi.uid if vmi is not None else "",
+        )
+        context.effects.append(StartAction(action=action))
+
+    # --- saying ----------------------------------------------------------------------------------
+
+    def _move_on(self, incident: VmIncident, why: str) -> None:
+        self._context.record(
+            DecisionKind.MOVED_ON,
+            incident.subject,
+            why,
+            incident=incident,
+            stage=incident.next_step,
+        )
+
+    def _notify(self, incident: VmIncident) -> None:
+        decision = self._context.record(
+            DecisionKind.MOVED_ON,
+            incident.subject,
+            f"notify: {incident.subject} is {incident.verdict} ({incident.row})",
+            incident=incident,
+            stage="notify",
+        )
+        self._context.notice(decision)
+
+    def _tell_and_retry(self, incident: VmIncident, why: str, stage: str) -> None:
+        context = self._context
+        follow_up_s = context.settings.remedies.follow_up_s
+        retry_at = context.now + follow_up_s
+        self._tell(incident, f"{why}; tried again in {follow_up_s:g} s", stage, retry_at)
+        context.wake_at(retry_at)
+
+    def _tell(self, incident: VmIncident, why: str, stage: str, retry_at: float | None) -> None:
+        decision = self._context.record(
+            DecisionKind.ESCALATED,
+            incident.subject,
+            why,
+            incident=incident,
+            trigger=Trigger.EXHAUSTED,
+            verdict=incident.verdict,
+            row=incident.row,
+            stage=stage,
+            retry_at=retry_at,
+        )
+        self._context.notice(decision)
+
+    def _withhold(self, incident: VmIncident, rows: tuple[GuardRow, ...]) -> None:
+        """Record a refusal, once for each set of guards that withhold."""
+        context, against = self._context, safeguards.withheld(rows)
+        names = [row.guard for row in against]
+        key = f"guards:{','.join(names)}"
+        if incident.answered == key:
+            return
+        for_good = any(row.answer == safeguards.REFUSE and row.guard != "mode" for row in against)
+        decision = context.record(
+            DecisionKind.ESCALATED if for_good else DecisionKind.REFUSED,
+            incident.subject,
+            "; ".join(f"{row.guard}: {row.why}" for row in against),
+            incident=incident,
+            trigger=Trigger.EXHAUSTED if for_good else Trigger.WITHHELD,
+            guards=rows,
+            verdict=incident.verdict,
+            row=incident.row,
+            stage=key,
+        )
+        if not set(names) <= _QUIET_GUARDS:
+            context.notice(decision)
+
+    # --- what came of it -------------------------------------------------------------------------
+
+    def finish(self, outcome: Outcome) -> None:
+        """Record what came of an action of ours."""
+        context = self._context
+        action = context.state.pending[outcome.action_id]
+        incident = context.state.vm_incidents.get(action.incident)
+        done = outcome.status is OutcomeStatus.SUCCEEDED
+        retry_at = None if done else context.now + context.retry_delay_s(action.attempt)
+        context.record(
+            DecisionKind.FINISHED,
+            action.subject,
+            outcome.detail,
+            incident=incident,
+            incident_id=action.incident,
+            action=action,
+            outcome=outcome,
+            retry_at=retry_at,
+        )
+        if incident is None or retry_at is None:
+            return
+        context.wake_at(retry_at)
+        step, policy = incident.next_step, self.policy(incident)
+        failed = incident.attempts.get(step, 0) - incident.done.get(step, 0)
+        if failed >= vm_plan.failures(context, policy, step):
+            self._gave_nothing(incident, outcome.detail)
+
+
+def _why(step: str, work: RemedyWork | StartVm) -> str:
+    """Return what is begun, in one sentence."""
+    tag = type(work).__struct_config__.tag
+    said = {
+        "soft-reboot": "ask the guest to reboot itself",
+        "restart": "ask KubeVirt to stop it in order and start it anew",
+        "start": "ask KubeVirt to start it: nothing else would",
+        "kill-pod": "its launcher pod does not end: have the kubelet end it",
+        "unpause": "let the guest go on",
+        "snapshot": "keep its disks as they are before anything else is done",
+    }[str(tag)]
+    if step == "force-stop" and tag == "restart":
+        said = "ask KubeVirt to stop it with the shortest grace, and start it anew"
+    return said
