@@ -118,6 +118,29 @@ def tail(output: str, **given: Any) -> int:
 
 @decisions.command()
 @source_options
+@click.option("--since", metavar="TIME", help="Only after: 30d (ago), 2026-11-20T03:12.")
+def export(since: str | None, **given: Any) -> int:
+    """Print every record as it was stored, one JSON object a line, oldest first."""
+
+    async def work(source: DecisionSource) -> int:
+        from remediator.engine import chain  # noqa: PLC0415 - not needed for --help
+
+        after = (await _query({"since": since})).since
+        async for record in source.walk():
+            if after is not None:
+                try:
+                    if chain.decode(record.payload, record.seq).at < after:
+                        continue
+                except chain.ChainError:
+                    pass  # passed on as it is: who reads it says so
+            click.echo(record.payload)
+        return ExitCode.OK
+
+    return _with_source(given, work)
+
+
+@decisions.command()
+@source_options
 def verify(**given: Any) -> int:
     """Walk the whole chain and name the first record that does not fit (exit 1)."""
 

@@ -46,6 +46,11 @@ class HttpSource:
                 yield StoredRecord(one.seq, "", one.payload)
             after = page[-1].seq
 
+    async def last_seq(self) -> int:
+        """Return the newest record's sequence."""
+        newest = await self.select(DecisionQuery(limit=1))
+        return newest[0].seq if newest else 0
+
     async def _get(self, path: str, given: dict[str, str], *, missing_ok: bool = False) -> Any:
         url = f"{self.name}{path}"
         try:

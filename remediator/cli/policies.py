@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from remediator.cli.backtest import backtest
 from remediator.cli.entry import CommandError
 from remediator.cli.output import dump
 from remediator.exit_codes import ExitCode
@@ -22,6 +23,9 @@ _directory = click.argument(
 @click.group()
 def policy() -> None:
     """Check and print policies. DIR is the shipped ones by default."""
+
+
+policy.add_command(backtest)
 
 
 @policy.command()

@@ -39,6 +39,10 @@ class DecisionSource(Protocol):
         """Yield every record's sequence and bytes, oldest first, to check the chain."""
         ...
 
+    async def last_seq(self) -> int:
+        """Return about how many records ``walk`` will yield, for progress bars; 0: not known."""
+        ...
+
 
 async def follow(source: DecisionSource, query: DecisionQuery) -> AsyncIterator[StoredDecision]:
     """Yield what matches ``query`` (which has ``after_seq``), then what comes, for ever.
@@ -97,6 +101,12 @@ class SqliteSource:
             ):
                 yield StoredRecord(seq, "", payload)
 
+    async def last_seq(self) -> int:
+        """Return the newest record's sequence."""
+        with self._readable():
+            (newest,) = self._open().execute("SELECT max(seq) FROM decisions").fetchone()
+        return newest or 0
+
     def close(self) -> None:
         """Close the file."""
         if self._connection is not None:
@@ -144,6 +154,10 @@ class StreamSource:
         """Yield every record of the stream."""
         async for record in self._stream.read(1):
             yield record
+
+    async def last_seq(self) -> int:
+        """Return the stream's last sequence."""
+        return await self._stream.last_seq()
 
     def close(self) -> None:
         """Forget the projection."""

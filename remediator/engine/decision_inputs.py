@@ -53,7 +53,8 @@ def seen(context: Context, asked: MatchInput, match: Match, under: Ground) -> Ma
         verdict=asked.verdict,
         since_at=asked.since_at,
         at=context.now,
-        facts=dict(asked.facts),
+        # As they read when the record is read again: JSON has no tuples.
+        facts=msgspec.json.decode(msgspec.json.encode(dict(asked.facts))),
         answer=answered(match.policy, asked.verdict, under),
     )
 

@@ -83,7 +83,8 @@ def ask(guard: str, saw: Record) -> GuardRow:
         answer=said.answer,
         why=said.why,
         until=said.until,
-        saw=msgspec.to_builtins(saw),
+        # As it reads when the record is read again: JSON has no tuples.
+        saw=msgspec.json.decode(msgspec.json.encode(saw)),
     )
 
 

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from remediator.engine import proofs
 from remediator.engine.chain import GuardRow, Plan
 from remediator.engine.context import Context
+from remediator.engine.guard_answers import ask as answer
 from remediator.engine.incidents import DONE_STAGES, OWN_NODE, Incident, Stage
 from remediator.engine.model import FactKind, IncidentState, NodeFacts
-from remediator.engine.safeguards import rows, shares
+from remediator.engine.safeguards import node_rules as rules
+from remediator.engine.safeguards import shares
 
 # Nodes with the same value hold replicas of the same data, for storage that says so nowhere else.
 REPLICA_SET_LABEL = "remediator.io/replica-set"
@@ -31,60 +33,59 @@ def ask(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> tu
 
 
 def _mode(context: Context, _incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
-    steps = ", ".join(plan.steps)
-    if not context.enforce:
-        return rows.refuse("mode", f"observe mode: would {steps} {node.name}; {len(plan.vms)} VMs")
     policy = next((each for each in context.policies if each.name == plan.policy), None)
-    if policy is not None and not policy.enforce:
-        return rows.refuse("mode", f"policy {plan.policy} only observes: would {steps}")
-    return rows.grant("mode", "enforce")
+    saw = rules.ModeSeen(
+        enforce=context.enforce,
+        policy=plan.policy,
+        policy_enforces=policy is None or policy.enforce,
+        steps=plan.steps,
+        what=f"{node.name}; {len(plan.vms)} VMs",
+    )
+    return answer("mode", saw)
 
 
 def _inventory(context: Context, _incident: Incident, _node: NodeFacts, _plan: Plan) -> GuardRow:
-    if not context.inventory.synced:
-        return rows.wait("inventory", "the lists of nodes, VMs and pods are not complete yet")
-    if FactKind.HANDS_OFF not in context.inventory.synced_kinds:
-        return rows.wait("inventory", "whether somebody else works on a node is not known yet")
-    return rows.grant("inventory", "complete")
+    return answer("inventory", inventory_seen(context))
+
+
+def inventory_seen(context: Context) -> rules.InventorySeen:
+    """Return which lists are complete."""
+    return rules.InventorySeen(
+        lists=context.inventory.synced,
+        hands_off=FactKind.HANDS_OFF in context.inventory.synced_kinds,
+    )
 
 
 def _control_plane(_c: Context, _incident: Incident, node: NodeFacts, _plan: Plan) -> GuardRow:
-    if node.control_plane:
-        return rows.refuse("control-plane", "etcd quorum is not known here: a human must decide")
-    return rows.grant("control-plane", "a worker")
+    return answer("control-plane", rules.ControlPlaneSeen(control_plane=node.control_plane))
 
 
 def _vms(_context: Context, _incident: Incident, _node: NodeFacts, plan: Plan) -> GuardRow:
-    if not plan.vms:
-        return rows.wait("vms", "no VM is on this node: nothing would be won by fencing it")
-    return rows.grant("vms", f"{len(plan.vms)} VMs to recover")
+    return answer("vms", rules.VmsSeen(count=len(plan.vms)))
 
 
 def _method(_context: Context, _incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
-    if "fence" not in plan.steps:
-        return rows.grant("fence-method", "the plan does not fence")
-    if not plan.fence_method:
-        return rows.refuse("fence-method", f"no fence method is configured for {node.name}")
-    if not plan.levels:
-        taken = ", ".join(plan.required_proof) or "none"
-        why = f"no level of {plan.fence_method} gives a proof that the policy takes here: {taken}"
-        return rows.refuse("fence-method", why)
-    return rows.grant("fence-method", plan.fence_method)
+    saw = rules.MethodSeen(
+        fences="fence" in plan.steps,
+        node=node.name,
+        method=plan.fence_method,
+        levels=len(plan.levels),
+        required=plan.required_proof,
+    )
+    return answer("fence-method", saw)
 
 
 def own_node(context: Context, incident: Incident, node: NodeFacts) -> GuardRow | None:
     """Return why a node must not be fenced because this leader runs there; None where it is not."""
     if not context.home or node.name != context.home:
         return None
-    if context.identity in incident.yielded_by:
-        why = "it runs this leader, and no other replica took over: start one on another node"
-        return rows.wait(OWN_NODE, why)
-    return rows.wait(OWN_NODE, "it runs this leader: another replica must lead before it is fenced")
+    yielded = context.identity in incident.yielded_by
+    return answer(OWN_NODE, rules.OwnNodeSeen(ours=True, yielded=yielded))
 
 
 def _own_node(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
     refusal = own_node(context, incident, node) if "fence" in plan.steps else None
-    return refusal or rows.grant(OWN_NODE, "another node than the leader's")
+    return refusal or answer(OWN_NODE, rules.OwnNodeSeen(ours=False, yielded=False))
 
 
 def _is_stuck(incident: Incident) -> bool:
@@ -94,8 +95,15 @@ def _is_stuck(incident: Incident) -> bool:
 
 
 def _replicas(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
-    if "fence" not in plan.steps:
-        return rows.grant("storage-replicas", "the plan does not fence")
+    fences = "fence" in plan.steps
+    return answer("storage-replicas", _partner(context, incident, node, fences=fences))
+
+
+def _partner(
+    context: Context, incident: Incident, node: NodeFacts, *, fences: bool
+) -> rules.ReplicasSeen:
+    if not fences:
+        return rules.ReplicasSeen(fences=False)
     working = {
         other.subject.name
         for other in context.state.incidents.values()
@@ -103,47 +111,38 @@ def _replicas(context: Context, incident: Incident, node: NodeFacts, plan: Plan)
     }
     for partner, volume in context.inventory.replica_partners(node.name).items():
         if partner in working:
-            why = f"{partner}, which holds a replica of {volume} as well, is being recovered"
-            return rows.wait("storage-replicas", why)
+            return rules.ReplicasSeen(fences=True, partner=partner, volume=volume)
     mine = node.labels.get(REPLICA_SET_LABEL)
     for name in sorted(working) if mine else ():
         other = context.inventory.nodes.get(name)
-        if other is not None and other.labels.get(REPLICA_SET_LABEL) == mine:
-            why = f"{name} of replica set {mine} is being recovered"
-            return rows.wait("storage-replicas", why)
-    return rows.grant("storage-replicas", "no partner of its replicas is being recovered")
+        if mine and other is not None and other.labels.get(REPLICA_SET_LABEL) == mine:
+            return rules.ReplicasSeen(fences=True, partner=name, replica_set=mine)
+    return rules.ReplicasSeen(fences=True)
 
 
 def _trust(_context: Context, incident: Incident, _node: NodeFacts, plan: Plan) -> GuardRow:
-    if incident.contradicted and "fence" in plan.steps:
-        return rows.refuse("power-trust", "its BMC said off while it lived: it proves nothing")
-    return rows.grant("power-trust", "never contradicted")
+    saw = rules.TrustSeen(contradicted=incident.contradicted, fences="fence" in plan.steps)
+    return answer("power-trust", saw)
 
 
 def _cooldown(context: Context, incident: Incident, node: NodeFacts, _plan: Plan) -> GuardRow:
-    last_at = context.state.fenced_at.get(node.name)
-    if last_at is None or incident.proof is not None:
-        return rows.grant("cool-down", "not fenced lately")
-    until = last_at + context.settings.budgets.fence_cooldown_s
-    if context.now < until:
-        ago_s = context.now - last_at
-        left_s = until - context.now
-        why = f"fenced {ago_s:.0f} s ago: it is flapping; held for another {left_s:.0f} s"
-        return rows.wait("cool-down", why, until)
-    return rows.grant("cool-down", f"last fenced {context.now - last_at:.0f} s ago")
+    saw = rules.CoolDownSeen(
+        now=context.now,
+        fenced_at=context.state.fenced_at.get(node.name),
+        proven=incident.proof is not None,
+        cooldown_s=context.settings.budgets.fence_cooldown_s,
+    )
+    return answer("cool-down", saw)
 
 
 def _fences(context: Context, incident: Incident, _node: NodeFacts, _plan: Plan) -> GuardRow:
-    limit = context.settings.budgets.max_fences_at_once
-    running = [
+    running = tuple(
         other.subject.name
         for other in context.state.incidents.values()
         if other.state is IncidentState.FENCING and other.id != incident.id
-    ]
-    if len(running) >= limit:
-        why = f"{len(running)} of {limit} under way: {', '.join(running)}"
-        return rows.wait("fences-at-once", why)
-    return rows.grant("fences-at-once", f"{len(running)} of {limit} under way")
+    )
+    limit = context.settings.budgets.max_fences_at_once
+    return answer("fences-at-once", rules.FencesSeen(limit=limit, running=running))
 
 
 Guard = Callable[[Context, Incident, NodeFacts, Plan], GuardRow]

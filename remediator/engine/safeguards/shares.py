@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from remediator.engine.chain import GuardRow, Plan
 from remediator.engine.context import Context
+from remediator.engine.guard_answers import ask as answer
+from remediator.engine.guard_answers import named
 from remediator.engine.incidents import Incident
 from remediator.engine.model import IncidentState, NodeFacts, Verdict
-from remediator.engine.safeguards import rows
+from remediator.engine.safeguards import node_rules as rules
 
 
 def unhealthy(context: Context) -> frozenset[str]:
@@ -33,21 +35,20 @@ def share_limit(share: float, count: int) -> int:
     return max(1, int(share * count))
 
 
-def _share(
-    name: str, scope: str, among: frozenset[str], share: float, context: Context
-) -> GuardRow:
+def _share(scope: str, among: frozenset[str], share: float, context: Context) -> rules.ShareSeen:
     limit = share_limit(share, len(among))
-    down = sorted(unhealthy(context) & among)
-    text = f"{len(down)} of {len(among)} nodes down or silent, limit {limit}"
+    down = unhealthy(context) & among
     if len(down) > limit:
         context.crowded_at[scope] = context.now
-        return rows.wait(name, f"{text}: {', '.join(down[:10])}")
-    calm_at = context.crowded_at.get(scope, 0.0) + context.settings.budgets.calm_s
-    if context.now < calm_at:
-        # What came back first is seldom alone: the others get their time to follow.
-        why = f"{text}; it was past it a moment ago: others may be back soon"
-        return rows.wait(name, why, calm_at)
-    return rows.grant(name, text)
+    return rules.ShareSeen(
+        placed=True,
+        down=len(down),
+        named=named(down),
+        among=len(among),
+        limit=limit,
+        now=context.now,
+        calm_at=context.crowded_at.get(scope, 0.0) + context.settings.budgets.calm_s,
+    )
 
 
 def unheard(context: Context, incident: Incident, among: frozenset[str]) -> list[str]:
@@ -66,38 +67,47 @@ def unheard(context: Context, incident: Incident, among: frozenset[str]) -> list
 
 
 def others_heard(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
-    """Wait where others may be down with a node that may live: they were not heard since."""
+    """Ask whether enough others were heard since the node fell silent."""
     if incident.verdict is not Verdict.UNREACHABLE or "fence" not in plan.steps:
-        return rows.grant("others-heard", "nothing that may live is powered off")
+        return answer("others-heard", rules.OthersSeen(matters=False))
     settings = context.settings.budgets
     everybody = frozenset(context.inventory.nodes)
     scopes = [("the cluster", everybody, settings.max_unhealthy_cluster_share)]
     if node.zone:
         zone = context.inventory.zone_members(node.zone)
         scopes.insert(0, (node.zone, zone, settings.max_unhealthy_zone_share))
-    for scope, among, share in scopes:
-        missing = unheard(context, incident, among)
-        down = len(unhealthy(context) & among)
-        if missing and down + len(missing) > share_limit(share, len(among)):
-            return rows.wait(
-                "others-heard",
-                f"{len(missing)} of {len(among)} nodes of {scope} were not heard since it fell "
-                f"silent, they may be down with it: {', '.join(missing[:10])}",
-            )
-    return rows.grant("others-heard", "enough others were heard since it fell silent")
+    heard = tuple(_heard(context, incident, *scope) for scope in scopes)
+    return answer("others-heard", rules.OthersSeen(matters=True, scopes=heard))
 
 
-def zone_share(context: Context, _incident: Incident, node: NodeFacts, _plan: Plan) -> GuardRow:
-    """Wait where more of the node's zone is down than may be."""
-    if not node.zone:
-        return rows.grant("zone-share", "the node is in no zone")
-    share = context.settings.budgets.max_unhealthy_zone_share
-    return _share(
-        "zone-share", f"zone/{node.zone}", context.inventory.zone_members(node.zone), share, context
+def _heard(
+    context: Context, incident: Incident, scope: str, among: frozenset[str], share: float
+) -> rules.ScopeHeard:
+    missing = unheard(context, incident, among)
+    return rules.ScopeHeard(
+        scope=scope,
+        among=len(among),
+        missing=len(missing),
+        named=named(missing),
+        down=len(unhealthy(context) & among),
+        limit=share_limit(share, len(among)),
     )
 
 
+def zone_share(context: Context, _incident: Incident, node: NodeFacts, _plan: Plan) -> GuardRow:
+    """Ask whether too much of the node's zone is down."""
+    if not node.zone:
+        return answer("zone-share", _NO_ZONE)
+    share = context.settings.budgets.max_unhealthy_zone_share
+    among = context.inventory.zone_members(node.zone)
+    return answer("zone-share", _share(f"zone/{node.zone}", among, share, context))
+
+
 def cluster_share(context: Context, _incident: Incident, _n: NodeFacts, _plan: Plan) -> GuardRow:
-    """Wait where more of the cluster is down than may be."""
+    """Ask whether too much of the cluster is down."""
     share = context.settings.budgets.max_unhealthy_cluster_share
-    return _share("cluster-share", "cluster", frozenset(context.inventory.nodes), share, context)
+    among = frozenset(context.inventory.nodes)
+    return answer("cluster-share", _share("cluster", among, share, context))
+
+
+_NO_ZONE = rules.ShareSeen(placed=False, down=0, named=(), among=0, limit=0, now=0.0, calm_at=0.0)

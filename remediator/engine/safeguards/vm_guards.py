@@ -10,9 +10,12 @@ from collections.abc import Callable
 
 from remediator.engine.chain import GuardRow, Plan
 from remediator.engine.context import Context
-from remediator.engine.model import FactKind, Record, Subject
+from remediator.engine.guard_answers import ask as answer
+from remediator.engine.model import Record, Subject
 from remediator.engine.rules import Policy
-from remediator.engine.safeguards import claims, pauses, rows
+from remediator.engine.safeguards import claims, pauses
+from remediator.engine.safeguards import node_rules as rules
+from remediator.engine.safeguards.node_guards import inventory_seen
 
 
 class VmQuestion(Record, frozen=True, kw_only=True):
@@ -45,20 +48,18 @@ def ask_vm(
 
 def _mode(context: Context, question: VmQuestion) -> GuardRow:
     policy, plan = question.policy, question.plan
-    steps = ", ".join(plan.steps) if plan is not None else "act"
-    if not context.enforce:
-        return rows.refuse("mode", f"observe mode: would {steps} {question.vm}")
-    if policy is not None and not policy.enforce:
-        return rows.refuse("mode", f"policy {policy.name} only observes: would {steps}")
-    return rows.grant("mode", "enforce")
+    saw = rules.ModeSeen(
+        enforce=context.enforce,
+        policy=policy.name if policy is not None else "",
+        policy_enforces=policy is None or policy.enforce,
+        steps=plan.steps if plan is not None else (),
+        what=str(question.vm),
+    )
+    return answer("mode", saw)
 
 
 def _inventory(context: Context, _question: VmQuestion) -> GuardRow:
-    if not context.inventory.synced:
-        return rows.wait("inventory", "the lists of nodes, VMs and pods are not complete yet")
-    if FactKind.HANDS_OFF not in context.inventory.synced_kinds:
-        return rows.wait("inventory", "whether somebody else works on a node is not known yet")
-    return rows.grant("inventory", "complete")
+    return answer("inventory", inventory_seen(context))
 
 
 def _hands_off(context: Context, question: VmQuestion) -> GuardRow:
@@ -67,14 +68,13 @@ def _hands_off(context: Context, question: VmQuestion) -> GuardRow:
     if host is not None:
         away = claims.hands_off(context, host)
         why = "; ".join(each for each in (why, f"{host.name}: {away}" if away else "") if each)
-    return rows.wait("hands-off", why) if why else rows.grant("hands-off", "nobody claims it")
+    return answer("hands-off", rules.HandsOffSeen(why=why))
 
 
 def _paused(context: Context, question: VmQuestion) -> GuardRow:
     why = pauses.paused(context, question.vm)
-    if why:
-        return rows.wait("paused", why, pauses.lifted_at(context, question.vm))
-    return rows.grant("paused", "not paused")
+    until = pauses.lifted_at(context, question.vm) if why else None
+    return answer("paused", rules.PausedSeen(why=why, until=until))
 
 
 VmGuard = Callable[[Context, VmQuestion], GuardRow]
