@@ -110,6 +110,21 @@ def booting(context: Context) -> set[Subject]:
     return found
 
 
+def held(context: Context) -> int:
+    """Return how many pods wait behind our gate, those aside that are let go already."""
+    busy, opened = context.state.busy, context.gates_opened
+    return sum(
+        not pod.deleting and pod.uid not in opened and str(vm_of(pod)) not in busy
+        for pod in context.inventory.gated_pods()
+    )
+
+
+def hints(context: Context) -> dict[Subject, tuple[str, ...]]:
+    """Return the nodes that VMs should go to, where some are better than others."""
+    del context
+    return {}
+
+
 def attend(context: Context) -> None:
     """Open the gates that need no place, or must not wait for one."""
     if not context.inventory.synced:
