@@ -15,6 +15,7 @@ from remediator.actions.fence.fence import fence
 from remediator.actions.force_stop import force_stop
 from remediator.actions.power_on import power_on
 from remediator.actions.release import release
+from remediator.actions.remedy import remedy
 from remediator.actions.start import start_vm
 from remediator.actions.uncordon import uncordon
 from remediator.actions.ungate import ungate
@@ -25,16 +26,21 @@ from remediator.engine.model import (
     Cordon,
     Fence,
     ForceStop,
+    KillPod,
     Outcome,
     OutcomeStatus,
     PowerOn,
     Proof,
     ProofKind,
     Release,
+    RestartVm,
+    Snapshot,
+    SoftReboot,
     StartVm,
     Subject,
     Uncordon,
     Ungate,
+    Unpause,
     Work,
 )
 from remediator.engine.settings import DetectionSettings
@@ -210,6 +216,8 @@ async def _do(work: Work, world: World) -> Result:
             return await uncordon(work, world)
         case PowerOn():
             return await power_on(work, world)
+        case SoftReboot() | RestartVm() | KillPod() | Unpause() | Snapshot():
+            return await remedy(work, world)
         case Ungate():
             return await ungate(work, world)
         case _:

@@ -28,10 +28,17 @@ class VirtualMachineSpec(KubeStruct, frozen=True):
         share_fields(self, "run_strategy")
 
 
+class StateChangeRequest(KubeStruct, frozen=True):
+    """What KubeVirt was asked for and has not done yet; only the first of them counts."""
+
+    action: str = ""  # Start or Stop
+
+
 class VirtualMachineStatus(KubeStruct, frozen=True):
     """``status``, narrowed."""
 
     printable_status: str | None = None
+    state_change_requests: tuple[StateChangeRequest, ...] | None = None
 
     def __post_init__(self) -> None:
         share_fields(self, "printable_status")
@@ -54,6 +61,37 @@ class VirtualMachine(KubeObject, frozen=True):
     def printable_status(self) -> str:
         """KubeVirt's own summary: Running, Stopped, CrashLoopBackOff, …."""
         return (self.status.printable_status if self.status else None) or ""
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """What KubeVirt was asked for and has not done yet, in order: Stop, Start."""
+        requests = (self.status.state_change_requests if self.status else None) or ()
+        return tuple(request.action for request in requests)
+
+
+class VolumeSnapshotStatus(KubeStruct, frozen=True):
+    """Whether one volume of a VM can be kept by a snapshot."""
+
+    name: str = ""
+    enabled: bool = False
+    reason: str = ""
+
+
+class StorageStatus(KubeStruct, frozen=True):
+    """``status``, narrowed to what KubeVirt says of snapshots."""
+
+    volume_snapshot_statuses: tuple[VolumeSnapshotStatus, ...] | None = None
+
+
+class VirtualMachineStorage(KubeObject, frozen=True):
+    """A VirtualMachine, narrowed to what its storage can do. Read only when that is asked."""
+
+    status: StorageStatus | None = None
+
+    @property
+    def volumes(self) -> tuple[VolumeSnapshotStatus, ...]:
+        """What KubeVirt says of each volume; empty where it says nothing."""
+        return (self.status.volume_snapshot_statuses if self.status else None) or ()
 
 
 class ClaimSource(KubeStruct, frozen=True):

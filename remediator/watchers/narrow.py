@@ -110,6 +110,7 @@ def vm_facts(vm: VirtualMachine) -> VmFacts:
         annotations=kept(vm.annotations),
         deleting=vm.deleting,
         status=_SAME_STATUS.get(vm.printable_status, vm.printable_status),
+        requests=vm.requests,
     )
 
 
