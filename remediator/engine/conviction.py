@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from remediator.engine import decision_inputs, fencing, safeguards
+from remediator.engine import decision_inputs, fencing, guard_answers, safeguards
 from remediator.engine.chain import DecisionKind, GuardRow, Plan
 from remediator.engine.context import Context
 from remediator.engine.effects import AskPower, AskProbes, GiveUpLeadership
@@ -18,6 +18,7 @@ from remediator.engine.model import IncidentState, NodeFacts, Verdict, node_subj
 from remediator.engine.plane_values import SILENT
 from remediator.engine.planner import make_plan
 from remediator.engine.rules import Match, first_match, near_misses
+from remediator.engine.safeguards.node_rules import HandsOffSeen
 from remediator.engine.verdicts import Row, decide
 
 # The power is asked again this often while an incident without proof is young, and later.
@@ -134,7 +135,7 @@ def answer(context: Context, incident: Incident, node: NodeFacts) -> None:
     rows = safeguards.ask(context, incident, node, plan)
     away = safeguards.hands_off(context, node)
     if away:
-        rows = (GuardRow(guard="hands-off", answer=safeguards.WAIT, why=away), *rows)
+        rows = (guard_answers.ask("hands-off", HandsOffSeen(why=away)), *rows)
     if safeguards.withheld(rows):
         _probe_others(context, incident, node)
         _withhold(context, incident, rows, inputs)
@@ -219,7 +220,7 @@ def held_back(context: Context, incident: Incident, node: NodeFacts) -> bool:
     rows: list[GuardRow] = []
     away = safeguards.hands_off(context, node)
     if away:
-        rows.append(GuardRow(guard="hands-off", answer=safeguards.WAIT, why=away))
+        rows.append(guard_answers.ask("hands-off", HandsOffSeen(why=away)))
     own = safeguards.own_node(context, incident, node)
     if own is not None:
         rows.append(own)

@@ -11,7 +11,7 @@ from remediator.engine.answered import answered
 from remediator.engine.chain import VmPlan
 from remediator.engine.context import Context
 from remediator.engine.inputs import Ground, Inputs, MatchSeen, OwnSeen, VmSeen
-from remediator.engine.model import NodeFacts, RunStrategy, node_subject
+from remediator.engine.model import NodeFacts, RunStrategy, Subject, node_subject
 from remediator.engine.plane_values import PlaneValues
 from remediator.engine.rules import Match, MatchInput
 from remediator.engine.vm_verdicts import VmValues
@@ -41,6 +41,15 @@ def of_answer(context: Context, node: NodeFacts, asked: MatchInput, match: Match
         match=seen(context, asked, match, under),
         ground=under,
     )
+
+
+def of_vm_answer(context: Context, subject: Subject, asked: MatchInput, match: Match) -> Inputs:
+    """Return what the choice of a policy for a confirmed VM incident is made from."""
+    vmi = context.inventory.vmi(subject)
+    node = vmi.node if vmi is not None else ""
+    plan = planner.plan_vm(context.inventory, match.policy, subject, vmi, node)
+    under = _ground_of((plan,), context)
+    return Inputs(own=own(context), match=seen(context, asked, match, under), ground=under)
 
 
 def seen(context: Context, asked: MatchInput, match: Match, under: Ground) -> MatchSeen:
@@ -76,11 +85,17 @@ def own(context: Context) -> OwnSeen:
 def ground(context: Context, node: NodeFacts, vms: Sequence[VmPlan]) -> Ground:
     """Return what any policy's plan for this node and these VMs of it would be made from now."""
     method = fencing.method_for(context, node.name)
+    return msgspec.structs.replace(
+        _ground_of(vms, context),
+        fence_method=method.name if method is not None else "",
+        levels=method.levels if method is not None else (),
+    )
+
+
+def _ground_of(vms: Sequence[VmPlan], context: Context) -> Ground:
     kinds = {fencing.disk_kind(context.inventory, vm) for vm in vms}
     return Ground(
         vms=len(vms),
         disks=tuple(sorted(kind.value for kind in kinds)),
         manual=sum(vm.run_strategy == RunStrategy.MANUAL for vm in vms),
-        fence_method=method.name if method is not None else "",
-        levels=method.levels if method is not None else (),
     )

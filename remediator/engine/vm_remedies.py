@@ -7,11 +7,14 @@ or while we are unwell ourselves, nobody calls here: nothing is begun and no tim
 
 from __future__ import annotations
 
-from remediator.engine import safeguards, vm_plan, vm_recovery
+from collections.abc import Callable
+
+from remediator.engine import decision_inputs, safeguards, vm_plan, vm_recovery
 from remediator.engine.chain import DecisionKind, GuardRow
 from remediator.engine.context import Context
 from remediator.engine.effects import StartAction
 from remediator.engine.incidents import Trigger, VmIncident
+from remediator.engine.inputs import Inputs
 from remediator.engine.match_facts import about_vm
 from remediator.engine.model import (
     REMEDIES,
@@ -53,7 +56,8 @@ class VmRemedies:
         if incident.state is IncidentState.SUSPECTED or str(incident.subject) in context.state.busy:
             return
         if incident.awaiting:
-            self._await(incident, look)
+            if self._has_failed(incident, look):
+                self._answer(incident)
         elif context.now < incident.retry_at:
             context.wake_at(incident.retry_at)
         elif not incident.answered.startswith("hold:"):
@@ -86,11 +90,14 @@ class VmRemedies:
             self._awaited[incident.id] = (incident.started, mark_s)
         return look.since(mark_s)
 
-    def _await(self, incident: VmIncident, look: Look) -> None:
+    def _has_failed(self, incident: VmIncident, look: Look) -> bool:
+        """Whether the step under way did not help, and something may be begun in its place."""
         limit_s = self.limit_s(incident) * look.patience
-        late = self._waited_s(incident, look) >= limit_s
-        if late and not vm_recovery.looks_well(self._context, incident, look):
-            self._gave_nothing(incident, f"it is not well {limit_s:.0f} s later")
+        if self._waited_s(incident, look) < limit_s:
+            return False
+        if vm_recovery.looks_well(self._context, incident, look):
+            return False  # for a moment, as far as is known: it is given the time to prove it
+        return self._gave_nothing(incident, f"it is not well {limit_s:.0f} s later")
 
     def why_over(self, incident: VmIncident, look: Look) -> str:
         """Return why an incident is over about which something was done, or ""."""
@@ -98,24 +105,27 @@ class VmRemedies:
         late = not incident.awaiting or self._waited_s(incident, look) >= limit_s
         return vm_recovery.why_over(self._context, incident, look, late=late)
 
-    def _gave_nothing(self, incident: VmIncident, why: str) -> None:
-        """Go on after a step that did not help: again, with the next one, or not at all."""
+    def _gave_nothing(self, incident: VmIncident, why: str) -> bool:
+        """Go on after a step that did not help: again, with the next one, or not at all.
+
+        True where something may be begun now.
+        """
         context, step, policy = self._context, incident.next_step, self.policy(incident)
         done, tries = incident.done.get(step, 0), vm_plan.tries(policy, step)
         failed = incident.attempts.get(step, 0) - done
         if done < tries and failed < vm_plan.failures(context, policy, step):
-            self._answer(incident)
-            return
+            return True
         self._awaited.pop(incident.id, None)
         match vm_plan.options(policy, step).on_failure:
             case OnFailure.NEXT:
                 self._move_on(incident, f"{step} did not help: {why}")
-                self._answer(incident)
+                return True
             case OnFailure.HOLD:
                 said = f"{step} did not help: {why}. The policy does nothing more"
                 self._tell(incident, said, f"hold:{step}", None)
             case OnFailure.ESCALATE:
                 self._tell_and_retry(incident, f"{step} did not help: {why}", f"slow:{step}")
+        return False
 
     def _answer(self, incident: VmIncident) -> None:
         """Match a policy, ask the guards, and begin the step that is due."""
@@ -127,6 +137,10 @@ class VmRemedies:
             if match.due_at is not None:
                 context.wake_at(match.due_at)
             return
+
+        def inputs() -> Inputs:
+            return decision_inputs.of_vm_answer(context, subject, given, match)
+
         known = incident.plan
         if known is None or (known.policy, known.policy_hash) != (policy.name, policy.content_hash):
             plan = vm_plan.make_plan(context.inventory, policy, subject)
@@ -139,16 +153,23 @@ class VmRemedies:
                 plan=plan,
                 verdict=incident.verdict,
                 row=incident.row,
+                inputs=inputs(),
             )
         vmi = context.inventory.vmi(subject)
         node = vmi.node if vmi is not None else ""
         rows = safeguards.ask_vm(context, subject, policy, incident.plan, node=node)
         if safeguards.withheld(rows):
-            self._withhold(incident, rows)
+            self._withhold(incident, rows, inputs)
             return
-        self._begin(incident, policy, rows)
+        self._begin(incident, policy, rows, inputs)
 
-    def _begin(self, incident: VmIncident, policy: Policy, rows: tuple[GuardRow, ...]) -> None:
+    def _begin(
+        self,
+        incident: VmIncident,
+        policy: Policy,
+        rows: tuple[GuardRow, ...],
+        inputs: Callable[[], Inputs],
+    ) -> None:
         """Begin the step that is due; pass over those that do not apply."""
         context = self._context
         while step := incident.next_step:
@@ -163,7 +184,7 @@ class VmRemedies:
             if isinstance(work, str):
                 self._move_on(incident, f"{step} does not apply: {work}")
                 continue
-            self._start(incident, policy, work, rows)
+            self._start(incident, policy, work, rows, inputs())
             return
         tried = bool(incident.done)
         what = "no step is left" if tried else "no step applies"
@@ -175,6 +196,7 @@ class VmRemedies:
         policy: Policy,
         work: RemedyWork | StartVm,
         rows: tuple[GuardRow, ...],
+        inputs: Inputs,
     ) -> None:
         context, step, subject = self._context, incident.next_step, incident.subject
         vmi = context.inventory.vmi(subject)
@@ -196,6 +218,7 @@ class VmRemedies:
             action=action,
             guards=rows,
             uid=vmi.uid if vmi is not None else "",
+            inputs=inputs,
         )
         context.effects.append(StartAction(action=action))
 
@@ -241,7 +264,9 @@ class VmRemedies:
         )
         self._context.notice(decision)
 
-    def _withhold(self, incident: VmIncident, rows: tuple[GuardRow, ...]) -> None:
+    def _withhold(
+        self, incident: VmIncident, rows: tuple[GuardRow, ...], inputs: Callable[[], Inputs]
+    ) -> None:
         """Record a refusal, once for each set of guards that withhold."""
         context, against = self._context, safeguards.withheld(rows)
         names = [row.guard for row in against]
@@ -259,6 +284,7 @@ class VmRemedies:
             verdict=incident.verdict,
             row=incident.row,
             stage=key,
+            inputs=inputs(),
         )
         if not set(names) <= _QUIET_GUARDS:
             context.notice(decision)
@@ -286,6 +312,9 @@ class VmRemedies:
             return
         context.wake_at(retry_at)
         step, policy = incident.next_step, self.policy(incident)
+        if step == "snapshot" and outcome.status is OutcomeStatus.SPARED:
+            self._move_on(incident, f"no snapshot is made: {outcome.detail}")
+            return
         failed = incident.attempts.get(step, 0) - incident.done.get(step, 0)
         if failed >= vm_plan.failures(context, policy, step):
             self._gave_nothing(incident, outcome.detail)
