@@ -35,7 +35,14 @@ _TRIES: Final = 3
 _SKEW_S: Final = 30.0  # clocks of one cluster agree better than this, or somebody should know
 
 # While these last, the node is ours: afterwards only its return is waited for.
-_WORKING: Final = frozenset({IncidentState.FENCING, IncidentState.FENCED, IncidentState.RECOVERING})
+_WORKING: Final = frozenset(
+    {
+        IncidentState.FENCING,
+        IncidentState.FENCED,
+        IncidentState.RECOVERING,
+        IncidentState.EVACUATING,
+    }
+)
 
 
 async def take_claim(world: World, node: Node, policy: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remediator.engine import fencing, proofs, safeguards
+from remediator.engine import conviction, fencing, proofs, safeguards
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.incidents import Residue
@@ -13,6 +13,7 @@ from remediator.engine.model import (
     Proof,
     ProofKind,
     Uncordon,
+    Verdict,
     Work,
     node_subject,
 )
@@ -124,6 +125,8 @@ def _start(
 
 def _is_back(context: Context, residue: Residue, node: NodeFacts) -> bool:
     lease_up = context.evidence.values(node, context.now).lease == "up"
+    if residue.evacuated and not residue.fenced_boot_id:
+        return conviction.judge(context, node).verdict is Verdict.HEALTHY
     if node.uid != residue.node_uid:  # registered anew: another boot, or another machine
         return node.ready is True and lease_up
     if not residue.fenced_boot_id:

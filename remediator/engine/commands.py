@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from remediator.engine import host_orders, order_records, pause_orders, plan_orders
+from remediator.engine import host_orders, maintenance, order_records, pause_orders, plan_orders
 from remediator.engine.context import Context
 from remediator.engine.effects import AnswerCommand
 from remediator.engine.events import CommandGiven, Verb
@@ -20,6 +20,8 @@ VERBS: dict[Verb, Giver] = {
     Verb.CONFIRM_OFF: host_orders.give,
     Verb.FENCE_OFF: host_orders.give,
     Verb.FENCE_ON: host_orders.give,
+    Verb.DRAIN: maintenance.give,
+    Verb.UNDRAIN: maintenance.give,
     Verb.PAUSE: pause_orders.give,
     Verb.IGNORE: pause_orders.give,
     Verb.RESUME: pause_orders.give,

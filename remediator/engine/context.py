@@ -17,6 +17,7 @@ from remediator.engine.chain import (
 )
 from remediator.engine.effects import Effect, RaiseNotice, RecordDecision, StartAction, WakeAt
 from remediator.engine.evidence import Evidence
+from remediator.engine.flights import Flights
 from remediator.engine.incidents import (
     Incident,
     InvariantError,
@@ -64,6 +65,7 @@ class Context:
         self.probes_asked: dict[str, float] = {}  # node -> when probes of it were last asked for
         self.gates_seen: dict[str, float] = {}  # uid of a gated pod -> when we saw its gate first
         self.gates_opened: dict[str, float] = {}  # uid -> when we opened it; until that is seen
+        self.flights = Flights()  # migrations in flight, and since when each is in its phase
         self.suspension_told = False  # it stands in the journal that nothing is convicted now
 
     def record(

@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from remediator.engine import decision_inputs, fencing, guard_answers, safeguards
+from remediator.engine import (
+    decision_inputs,
+    evacuation,
+    evacuation_guards,
+    evacuation_plan,
+    fencing,
+    guard_answers,
+    maintenance,
+    safeguards,
+)
 from remediator.engine.chain import DecisionKind, GuardRow, Plan
 from remediator.engine.context import Context
 from remediator.engine.effects import AskPower, AskProbes, GiveUpLeadership
@@ -51,7 +60,7 @@ _OTHERS_PROBED = 16
 
 def judge(context: Context, node: NodeFacts) -> Row:
     """Return the row of the verdict table that this node's evidence falls under."""
-    return decide(decision_inputs.planes(context, node))
+    return maintenance.over(context, node, decide(decision_inputs.planes(context, node)))
 
 
 def open_incident(context: Context, node: NodeFacts, row: Row) -> Incident:
@@ -129,18 +138,23 @@ def answer(context: Context, incident: Incident, node: NodeFacts) -> None:
         _no_policy(context, incident, match, inputs)
         return
     plan = make_plan(context, match.policy, node)
-    if incident.plan is None:
+    living = evacuation_plan.evacuates(plan)
+    if living and evacuation.is_settled(incident, plan):
+        return
+    if incident.plan is None or evacuation_plan.evacuates(incident.plan) is not living:
         why = plan_text(plan.steps, len(plan.vms))
         _record_plan(context, incident, match, why, plan, inputs())
     rows = safeguards.ask(context, incident, node, plan)
     away = safeguards.hands_off(context, node)
     if away:
         rows = (guard_answers.ask("hands-off", HandsOffSeen(why=away)), *rows)
+    if living:
+        rows = evacuation_guards.adapt(context, incident, rows)
     if safeguards.withheld(rows):
         _probe_others(context, incident, node)
         _withhold(context, incident, rows, inputs)
         return
-    if incident.plan != plan and not incident.step:
+    if incident.plan != plan and (living or not incident.step):
         why = "planned again: its VMs have changed"
         _record_plan(context, incident, match, why, plan, inputs())
     elif incident.plan is not None and fencing.differs(incident.plan, plan):
@@ -149,6 +163,9 @@ def answer(context: Context, incident: Incident, node: NodeFacts) -> None:
         )
         why = "planned again: its fence configuration has changed"
         _record_plan(context, incident, match, why, again, inputs())
+    if living:
+        evacuation.begin(context, incident, node, rows, inputs())
+        return
     start_step(context, incident, node, guards=rows, trigger=Trigger.GRANTED, inputs=inputs())
 
 

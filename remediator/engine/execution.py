@@ -5,6 +5,7 @@ from __future__ import annotations
 from remediator.engine import fencing, proofs
 from remediator.engine.chain import DecisionKind, GuardRow
 from remediator.engine.context import Context
+from remediator.engine.evacuation_plan import evacuates
 from remediator.engine.incidents import Incident, InvariantError, Trigger
 from remediator.engine.inputs import Inputs
 from remediator.engine.model import (
@@ -12,16 +13,19 @@ from remediator.engine.model import (
     Cordon,
     Fence,
     IncidentState,
+    Migrate,
     NodeFacts,
     Outcome,
     OutcomeStatus,
     Proof,
     Release,
+    RestartVm,
     Work,
 )
 
 _WHY = {
     "cordon": "keep new pods off the node before its old ones are deleted",
+    "cordon alive": "keep new VMs off the node while its own are moved",
     "fence": "power it off, so that its VMs cannot write any more",
     "release": "proven off: let its volumes detach at once",
 }
@@ -184,6 +188,8 @@ def _complain(
     context: Context, incident: Incident | None, action: Action, outcome: Outcome
 ) -> None:
     """Tell a human, once, when a VM's action keeps failing; it is tried on all the same."""
+    if isinstance(action.work, (Migrate, RestartVm)):
+        return  # what follows is the policy's choice, and is told
     if action.subject.kind != "vm" or action.attempt != context.settings.steps.attempts:
         return
     step = type(action.work).__struct_config__.tag
@@ -228,6 +234,8 @@ def _attempts(context: Context, incident: Incident, step: str) -> int:
 
 
 def _why(incident: Incident, step: str, attempt: int) -> str:
+    if step == "cordon" and incident.plan is not None and evacuates(incident.plan):
+        return _WHY["cordon alive"]
     if step != "fence" or incident.plan is None or len(incident.plan.levels) < 2:
         return _WHY[step]
     level = fencing.level_of(incident.plan, attempt)

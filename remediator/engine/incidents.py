@@ -33,6 +33,8 @@ class Trigger(enum.StrEnum):
     PROVED = "proved"  # the old copies no longer write
     DISPROVED = "disproved"  # the proof turned out to be wrong
     RELEASED = "released"  # the out-of-service taint is on
+    EMPTYING = "emptying"  # its VMs are moved off while it lives
+    EMPTIED = "emptied"  # no VM is on it any more
     RECOVERED = "recovered"  # every VM is back, or left as its run strategy says
     TREATED = "treated"  # a step of a VM's plan is begun
 
@@ -41,6 +43,7 @@ _W, _S, _C = IncidentState.WATCHING, IncidentState.SUSPECTED, IncidentState.CONF
 _F, _D, _R = IncidentState.FENCING, IncidentState.FENCED, IncidentState.RECOVERING
 _H, _E, _X = IncidentState.HELD, IncidentState.ESCALATED, IncidentState.RESOLVED
 _T = IncidentState.REMEDYING
+_V = IncidentState.EVACUATING
 
 TRANSITIONS: dict[tuple[IncidentState, Trigger], IncidentState] = {
     (_W, Trigger.SUSPECTED): _S,
@@ -85,6 +88,16 @@ TRANSITIONS: dict[tuple[IncidentState, Trigger], IncidentState] = {
     (_T, Trigger.CLEARED): _X,
     (_T, Trigger.WITHHELD): _H,
     (_T, Trigger.EXHAUSTED): _E,
+    (_C, Trigger.EMPTYING): _V,
+    (_H, Trigger.EMPTYING): _V,
+    (_E, Trigger.EMPTYING): _V,
+    (_H, Trigger.EMPTIED): _X,
+    (_E, Trigger.EMPTIED): _X,
+    (_V, Trigger.EMPTIED): _X,
+    (_V, Trigger.CLEARED): _X,
+    (_V, Trigger.CONVICTED): _C,
+    (_V, Trigger.WITHHELD): _H,
+    (_V, Trigger.EXHAUSTED): _E,
 }
 
 
@@ -108,12 +121,15 @@ class Stage(enum.StrEnum):
     REQUESTED = "requested"  # a new VMI exists
     RUNNING = "running"  # the new VMI runs; its guest boots
     UP = "up"  # the guest is up
+    MIGRATING = "migrating"  # off a node that lives: a live migration was asked for
+    CANCELLING = "cancelling"  # that migration is being taken back
+    MOVED = "moved"  # it runs on another node
     STUCK = "stuck"  # not up in time: a human was told; still watched
     LEFT = "left"  # stays stopped, as its run strategy says
     GONE = "gone"  # its owner deleted or stopped it
 
 
-DONE_STAGES = frozenset({Stage.UP, Stage.LEFT, Stage.GONE})
+DONE_STAGES = frozenset({Stage.UP, Stage.LEFT, Stage.GONE, Stage.MOVED})
 BOOTING_STAGES = frozenset(
     {Stage.STOPPING, Stage.STOPPED, Stage.STARTING, Stage.REQUESTED, Stage.RUNNING}
 )
@@ -129,6 +145,10 @@ class VmProgress(msgspec.Struct, kw_only=True):
     attempts: int = 0
     retry_at: float = 0.0
     stopped: tuple[str, ...] = ()  # uids of the launcher pods that were deleted
+    target: str = ""  # the node that a migration was asked to go to; empty: KubeVirt chooses
+    cancels: int = 0  # tries to take its migration back
+    restarts: int = 0  # in place of a migration
+    answered: str = ""  # what was last refused of this VM, so that it is said once
 
 
 class Incident(msgspec.Struct, kw_only=True):
@@ -210,6 +230,7 @@ class Residue(msgspec.Struct, kw_only=True):
     retry_at: float = 0.0
     fence_method: str = ""  # configuration that fenced it, or tried to
     by_hand_boot_id: str = ""  # the boot in which a person had it fenced, without an incident
+    evacuated: bool = False  # marked to be emptied while it lives: it stays so until it is well
     powered_on: bool = False  # we switched it on again, or gave up trying
     power_on_attempts: int = 0
     alarmed: bool = False  # it was reported that the node lives on in the fenced boot

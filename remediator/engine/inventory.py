@@ -12,6 +12,7 @@ from remediator.engine.model import (
     Facts,
     HandsOffFacts,
     MigrationFacts,
+    MigrationLimitsFacts,
     NodeFacts,
     NodeLeaseFacts,
     NodeUseFacts,
@@ -33,6 +34,8 @@ Key = tuple[str, str]  # (namespace, name)
 # Without these no plan may be made: a missing list must not look like an empty cluster.
 REQUIRED_KINDS = frozenset({FactKind.NODE, FactKind.VM, FactKind.VMI, FactKind.POD})
 
+MAINTENANCE = "remediator.io/maintenance"  # annotation of a Node: a person wants it empty
+
 _FINAL_PHASES = frozenset({"Succeeded", "Failed"})
 
 
@@ -50,6 +53,8 @@ class Inventory:
         self.leases: dict[str, NodeLeaseFacts] = {}  # by node
         self.hands_off: dict[Key, HandsOffFacts] = {}
         self.migrations: dict[Key, MigrationFacts] = {}  # in flight
+        self.migration_limits: MigrationLimitsFacts | None = None
+        self.maintained: set[str] = set()  # nodes whose annotation asks to have them empty
         self.replica_sets: dict[str, ReplicaSetFacts] = {}
         self._replica_sets_on: dict[str, set[str]] = defaultdict(set)
         self.rooms = Rooms()  # what is taken of each node, and by which pods' rules
@@ -66,7 +71,7 @@ class Inventory:
         """Whether every kind that a plan needs has been listed completely."""
         return self.synced_kinds >= REQUIRED_KINDS
 
-    def put(self, facts: Facts) -> Facts | None:  # noqa: PLR0911 - one table per kind
+    def put(self, facts: Facts) -> Facts | None:  # noqa: PLR0911, PLR0912 - one table per kind
         """Store an object; return what was known of it before."""
         match facts:
             case NodeFacts():
@@ -74,6 +79,10 @@ class Inventory:
                 if old_node is not None:
                     self._zones[old_node.zone].discard(facts.name)
                 self._zones[facts.zone].add(facts.name)
+                if MAINTENANCE in facts.annotations:
+                    self.maintained.add(facts.name)
+                else:
+                    self.maintained.discard(facts.name)
                 self.nodes[facts.name] = facts
                 self.rooms.edition += 1
                 return old_node
@@ -101,6 +110,9 @@ class Inventory:
                 vmi_key = (facts.namespace, facts.vmi)
                 self._migrations_of.setdefault(vmi_key, set()).add((facts.namespace, facts.name))
                 return _swap(self.migrations, (facts.namespace, facts.name), facts)
+            case MigrationLimitsFacts():
+                old_limits, self.migration_limits = self.migration_limits, facts
+                return old_limits
             case ReplicaSetFacts():
                 old_set = _swap(self.replica_sets, facts.name, facts)
                 self._index_replicas(old_set, facts)
@@ -110,7 +122,7 @@ class Inventory:
             case _:
                 assert_never(facts)
 
-    def drop(  # noqa: PLR0912, C901 - one table per kind
+    def drop(  # noqa: PLR0912, PLR0915, C901 - one table per kind
         self, kind: FactKind, namespace: str, name: str, uid: str
     ) -> Facts | None:
         """Forget a deleted object; return what was known, or None when it is another by now."""
@@ -121,6 +133,7 @@ class Inventory:
                 found = _pop(self.nodes, name, uid)
                 if isinstance(found, NodeFacts):
                     self._zones[found.zone].discard(name)
+                    self.maintained.discard(name)
                     self.rooms.edition += 1
             case FactKind.VM:
                 found = _pop(self.vms, key, uid)
@@ -151,6 +164,10 @@ class Inventory:
                 found = _pop(self.migrations, key, uid)
                 if isinstance(found, MigrationFacts):
                     self._unlist_migration(found)
+            case FactKind.MIGRATION_LIMITS:
+                found = self.migration_limits
+                if found is not None and uid in ("", found.uid):
+                    self.migration_limits = None
             case FactKind.REPLICA_SET:
                 found = _pop(self.replica_sets, name, uid)
                 if isinstance(found, ReplicaSetFacts):

@@ -17,9 +17,11 @@ from remediator.engine import (
     cleanup,
     commands,
     conviction,
+    evacuation,
     execution,
     fencing,
     gates,
+    maintenance,
     pause_orders,
     proofs,
     recovery,
@@ -50,6 +52,7 @@ from remediator.engine.model import (
     Facts,
     HandsOffFacts,
     IncidentState,
+    MigrationFacts,
     NodeFacts,
     NodeLeaseFacts,
     Outcome,
@@ -61,6 +64,7 @@ from remediator.engine.model import (
     VmFacts,
     VmiFacts,
     node_subject,
+    vm_subject,
 )
 from remediator.engine.rules import Policy
 from remediator.engine.settings import EngineSettings, FenceMethod
@@ -213,6 +217,9 @@ class Engine:
                 gates.go_on(self._context)
             if old is not None and getattr(old, "node", "") != getattr(facts, "node", ""):
                 self._consider_open(getattr(old, "node", ""))
+        elif isinstance(facts, MigrationFacts):
+            self._context.flights.seen(facts, self._context.now)
+            self._migration_touched(facts)
         if isinstance(facts, VmObject):
             self._vms.seen(facts, old)
 
@@ -232,6 +239,11 @@ class Engine:
             self._claim_changed(old)
         elif isinstance(old, (VmFacts, VmiFacts, PodFacts)):
             self._vm_touched(old)
+        elif isinstance(old, MigrationFacts):
+            context.flights.gone(old, context.now)
+            self._migration_touched(old)
+        if isinstance(old, VmiFacts):
+            context.flights.forget(vm_subject(old.namespace, old.name))
         if isinstance(old, VmObject):
             self._vms.gone(old)
 
@@ -249,6 +261,13 @@ class Engine:
         node = "" if isinstance(facts, VmFacts) else facts.node
         for incident in list(self.state.incidents.values()):
             if key in incident.vms or incident.subject.name == node:
+                self._consider(incident.subject.name)
+
+    def _migration_touched(self, facts: MigrationFacts) -> None:
+        """Look again at the nodes that are being emptied: a place may be free."""
+        key = str(vm_subject(facts.namespace, facts.vmi))
+        for incident in list(self.state.incidents.values()):
+            if incident.state is IncidentState.EVACUATING or key in incident.vms:
                 self._consider(incident.subject.name)
 
     def _synced(self, kind: FactKind) -> None:
@@ -326,6 +345,7 @@ class Engine:
 
     def _consider_all(self) -> None:
         names = {incident.subject.name for incident in self.state.incidents.values()}
+        names |= maintenance.wanted_nodes(self._context)
         for name in sorted(names | set(self.state.residues)):
             self._consider(name)
 
@@ -348,6 +368,8 @@ class Engine:
             self._consider_unproven(incident)
         elif incident.state is IncidentState.FENCING:
             self._consider_fencing(incident)
+        elif incident.state is IncidentState.EVACUATING:
+            self._consider_evacuating(incident)
         else:
             self._consider_proven(incident)
 
@@ -358,7 +380,8 @@ class Engine:
         residue = self.state.residues.get(name)
         if node is not None and (residue is None or not cleanup.owes(residue, node)):
             row = conviction.judge(context, node)
-            if row.verdict not in (Verdict.HEALTHY, Verdict.UNKNOWN):
+            quiet = evacuation.keeps_quiet(context, node, row)
+            if row.verdict not in (Verdict.HEALTHY, Verdict.UNKNOWN) and not quiet:
                 incident = conviction.open_incident(context, node, row)
                 conviction.weigh(context, incident, node, row)
                 return
@@ -374,7 +397,22 @@ class Engine:
         if node is None or node.uid != incident.node_uid:
             conviction.close_vanished(context, incident)
             return
-        conviction.weigh(context, incident, node, conviction.judge(context, node))
+        row = conviction.judge(context, node)
+        if not evacuation.emptied(context, incident, node, row):
+            conviction.weigh(context, incident, node, row)
+
+    def _consider_evacuating(self, incident: Incident) -> None:
+        context = self._context
+        node = context.inventory.nodes.get(incident.subject.name)
+        if not context.inventory.synced:
+            return
+        if node is None or node.uid != incident.node_uid:
+            conviction.close_vanished(context, incident)
+            return
+        conviction.look_closer(context, node, incident)
+        evacuation.consider(context, incident, node, conviction.judge(context, node))
+        if incident.state in _WITHOUT_PROOF and incident.id in self.state.incidents:
+            self._consider_unproven(incident)
 
     def _consider_fencing(self, incident: Incident) -> None:
         context = self._context

@@ -131,6 +131,7 @@ class NodeFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="Node")
     ready: bool | None = None  # None: Ready is Unknown or absent
     unschedulable: bool = False
     control_plane: bool = False
+    etcd: bool = False  # labelled as one that holds a member of etcd (RKE2, k3s)
     taints: tuple[str, ...] = ()  # "key=value:Effect", or "key:Effect" where the value is empty
     labels: dict[str, str] = {}  # only the keys that decisions read
     annotations: dict[str, str] = {}  # the same
@@ -316,6 +317,23 @@ class MigrationFacts(
     ours: str = ""  # the incident of ours that made it; empty: somebody else, or an eviction
 
 
+class MigrationLimitsFacts(Record, frozen=True, kw_only=True, tag_field="kind", tag="KubeVirt"):
+    """What the KubeVirt object says about live migrations; its own defaults where it says nothing.
+
+    Defaults: kubevirt pkg/virt-config (facts/kubernetes-kubevirt-medik8s.md section 5.5).
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    at_once: int = 5  # parallelMigrationsPerCluster
+    at_once_node: int = 2  # parallelOutboundMigrationsPerNode
+    bandwidth: str = ""  # of each migration; empty: not limited
+    progress_s: float = 150.0  # without any progress, KubeVirt ends it
+    copy_s_per_gib: float = 150.0
+    post_copy: bool = False
+
+
 Facts = (
     NodeFacts
     | VmFacts
@@ -329,6 +347,7 @@ Facts = (
     | MigrationFacts
     | ReplicaSetFacts
     | NodeUseFacts
+    | MigrationLimitsFacts
 )
 
 
@@ -347,6 +366,7 @@ class FactKind(enum.StrEnum):
     MIGRATION = "VirtualMachineInstanceMigration"
     REPLICA_SET = "ReplicaSet"
     NODE_USE = "NodeUse"
+    MIGRATION_LIMITS = "KubeVirt"
 
 
 # --- verdicts -------------------------------------------------------------------------------------
@@ -510,9 +530,9 @@ class Ungate(Record, frozen=True, kw_only=True, tag_field="do", tag="ungate"):
 class Migrate(Record, frozen=True, kw_only=True, tag_field="do", tag="migrate"):
     """Ask KubeVirt to move one VM off a node that lives, while it runs.
 
-    Without ``target`` its launcher pod is evicted, which KubeVirt turns into a live migration (never
-    where the eviction would be granted: that would stop the VM). With one, a migration is made
-    under the name ``migration``.
+    Without ``target`` its launcher pod is evicted, which KubeVirt turns into a live migration;
+    never where the eviction would be granted, for that would stop the VM. With one, a migration is
+    made under the name ``migration``.
     """
 
     node: str

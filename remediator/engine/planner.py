@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 
-from remediator.engine import fencing
+from remediator.engine import evacuation_plan, fencing
 from remediator.engine.chain import Plan, VmPlan
 from remediator.engine.context import Context
 from remediator.engine.inventory import Inventory, vm_of
@@ -53,6 +53,8 @@ _BY_STRATEGY: dict[RunStrategy, tuple[Treatment, str]] = {
 
 def make_plan(context: Context, policy: Policy, node: NodeFacts) -> Plan:
     """Return the plan that ``policy`` yields for ``node`` now."""
+    if evacuation_plan.evacuates(policy):
+        return evacuation_plan.make_plan(context, policy, node)
     vms = vm_plans(context.inventory, policy, node.name)
     required = fencing.required_proof(context.inventory, policy, vms)
     method = fencing.method_for(context, node.name)

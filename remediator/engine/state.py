@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from remediator.engine import disruptions, standing, vm_state
+from remediator.engine import disruptions, evacuation_state, standing, vm_state
 from remediator.engine.chain import Decision, DecisionKind, Head
 from remediator.engine.disruptions import Disruption
 from remediator.engine.events import Verb
@@ -67,6 +67,7 @@ class EngineState(msgspec.Struct, kw_only=True):
     gates: dict[str, GateTry] = {}  # uid of a pod -> the tries to open its gate that failed
     # The last orders of people, so that none is carried out twice: order_key -> (record, obeyed)
     orders: dict[str, tuple[int, bool]] = {}
+    drains: dict[str, str] = {}  # node -> who ordered it to be emptied, and why
     pauses: dict[str, Pause] = {}  # scope -> what a person has paused
     approvals: dict[str, ApprovalRequest] = {}  # incident -> what a person is asked, or has said
     cancelled: dict[str, Cancelled] = {}  # incident -> who has stopped its plan
@@ -130,6 +131,8 @@ def _apply_node(state: EngineState, decision: Decision) -> None:
             }
         case DecisionKind.REFUSED | DecisionKind.ESCALATED if decision.subject.kind == "node":
             _held_back(incident, decision)
+        case DecisionKind.REFUSED if str(decision.subject) in incident.vms:
+            evacuation_state.refused(incident.vms[str(decision.subject)], decision)
         case DecisionKind.SKIPPED:
             incident.step += 1
             if decision.proof is not None:
@@ -162,7 +165,7 @@ def _ordered(state: EngineState, decision: Decision) -> None:
         state.orders[key] = (decision.seq, answer == "accepted")
         if len(state.orders) > ORDERS_MAX:
             del state.orders[next(iter(state.orders))]
-    if answer != "accepted":
+    if evacuation_state.ordered(state.drains, decision) or answer != "accepted":
         return
     if verb == Verb.FENCE_ON:
         state.kept_off.discard(decision.subject.name)
@@ -267,6 +270,8 @@ def _start(state: EngineState, decision: Decision, action: Action) -> None:
             Residue(node=work.node, node_uid=work.node_uid, incident=action.incident),
         )
         residue.incident = action.incident
+        if decision.state is IncidentState.EVACUATING:
+            residue.evacuated = True
         if isinstance(work, Release):
             residue.fenced_boot_id, residue.proof_at = work.proof.boot_id, work.proof.at
     if isinstance(work, Fence) and work.forced and work.node not in state.residues:
@@ -287,7 +292,9 @@ def _start(state: EngineState, decision: Decision, action: Action) -> None:
         return
     if incident is None:
         return
-    if isinstance(work, (ForceStop, StartVm)):
+    if isinstance(work, evacuation_state.MOVES):
+        evacuation_state.started(incident, decision, action)
+    elif isinstance(work, (ForceStop, StartVm)):
         progress = incident.vms[str(action.subject)]
         stopping = isinstance(work, ForceStop)
         progress.stage = Stage.STOPPING if stopping else Stage.STARTING
@@ -317,6 +324,9 @@ def _finish(state: EngineState, decision: Decision, action: Action, outcome: Out
             residue.fenced_boot_id = outcome.proof.boot_id
             residue.proof_at = outcome.proof.at
     if incident is None:
+        return
+    if isinstance(work, evacuation_state.MOVES):
+        evacuation_state.finished(incident, decision, action, outcome)
         return
     if isinstance(work, (ForceStop, StartVm)):
         progress = incident.vms[str(action.subject)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from remediator.engine import conviction, safeguards
+from remediator.engine import conviction, evacuation, evacuation_state, safeguards
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.effects import StartAction
@@ -55,10 +55,15 @@ def _node_of(action: Action) -> str:
     return "" if isinstance(action.work, REMEDIES) else action.work.node
 
 
-def _ask(context: Context, action: Action) -> str:
+def _ask(context: Context, action: Action) -> str:  # noqa: PLR0911 - one reason each
     """Return "" to repeat an action, "wait", or why it must not be repeated."""
     if not context.enforce:
         return "observe mode"
+    if isinstance(action.work, evacuation_state.MOVES) and action.work.node:
+        node = context.inventory.nodes.get(action.work.node)
+        if node is None:
+            return "its Node object is gone"
+        return evacuation.may_repeat(context, action, conviction.judge(context, node)) or _REPEAT
     if not isinstance(action.work, Fence):
         return _REPEAT
     node = context.inventory.nodes.get(action.work.node)

@@ -100,10 +100,15 @@ TABLE: tuple[Row, ...] = (
 )
 # fmt: on
 
+# Not in the table, for no plane says it: a person wants a node empty that lives (maintenance.py).
+WANTED_EMPTY = _row("wanted-empty", Verdict.MAINTENANCE, "it lives, and a person wants it empty")
+
 ROWS = {row.name: row for row in TABLE}
 
 # Verdicts that say that the node, or its VMs, live: a fence that has not happened is dropped.
-LIVING = frozenset({Verdict.HEALTHY, Verdict.HANDLER_DOWN, Verdict.DEGRADED, _K})
+LIVING = frozenset(
+    {Verdict.HEALTHY, Verdict.HANDLER_DOWN, Verdict.DEGRADED, _K, Verdict.MAINTENANCE}
+)
 
 _NEEDS = tuple((row, row.needs) for row in TABLE)
 

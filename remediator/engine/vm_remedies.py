@@ -37,7 +37,8 @@ def is_remedy(state: EngineState, action_id: str) -> bool:
     """Whether this action in flight is one that was begun here."""
     action = state.pending.get(action_id)
     return action is not None and (
-        action.incident in state.vm_incidents or isinstance(action.work, REMEDIES)
+        action.incident in state.vm_incidents
+        or (isinstance(action.work, REMEDIES) and action.incident not in state.incidents)
     )
 
 

@@ -1,0 +1,316 @@
+"""Emptying a node that lives: one that is sick, or that a person wants empty.
+
+    confirmed -> evacuating -> resolved (empty; the cordon stays until the node is well)
+                            -> held / escalated (some VMs cannot leave)
+                            -> confirmed (it died in the middle: it is planned again, as a dead one)
+
+What was begun is seen to its end or taken back before the incident ends, whatever ends it; only
+where the node dies is it left to KubeVirt, which ends such migrations by itself as soon as the old
+launcher pods are gone (facts/lab.md section 5).
+"""
+
+from __future__ import annotations
+
+from remediator.engine import (
+    decision_inputs,
+    evacuation_course,
+    evacuation_plan,
+    execution,
+    maintenance,
+    safeguards,
+)
+from remediator.engine.chain import DecisionKind, GuardRow, Plan
+from remediator.engine.context import Context
+from remediator.engine.evacuation_plan import Move
+from remediator.engine.incidents import DONE_STAGES, Incident, Stage, Trigger
+from remediator.engine.inputs import Inputs
+from remediator.engine.model import (
+    Action,
+    IncidentState,
+    Migrate,
+    NodeFacts,
+    RestartVm,
+    Verdict,
+    node_subject,
+)
+from remediator.engine.rules import OnFailure
+from remediator.engine.verdicts import LIVING, Row
+
+_LEFT = "left:"  # VMs stayed on the node: key of what was last said
+_NAMED_MAX = 5  # VMs that stayed, in one sentence
+_OVER = frozenset({IncidentState.HELD, IncidentState.ESCALATED})
+
+
+# --- from a plan to its beginning -----------------------------------------------------------------
+
+
+def is_settled(incident: Incident, plan: Plan) -> bool:
+    """Whether all was tried already, and nothing has become possible since."""
+    if not incident.answered.startswith(_LEFT):
+        return False
+    return bool(plan.vms) and all(vm.treatment == Move.STAY for vm in plan.vms)
+
+
+def begin(
+    context: Context,
+    incident: Incident,
+    node: NodeFacts,
+    guards: tuple[GuardRow, ...],
+    inputs: Inputs,
+) -> None:
+    """Begin a plan that every guard has granted."""
+    if incident.next_step == "cordon":
+        execution.start_step(
+            context, incident, node, guards=guards, trigger=Trigger.EMPTYING, inputs=inputs
+        )
+        return
+    context.record(
+        DecisionKind.PLANNED,
+        incident.subject,
+        "its VMs are moved off; the policy asks for no cordon first",
+        incident=incident,
+        trigger=Trigger.EMPTYING,
+        plan=incident.plan,
+        guards=guards,
+        inputs=inputs,
+    )
+
+
+# --- while it is under way ------------------------------------------------------------------------
+
+
+def consider(context: Context, incident: Incident, node: NodeFacts, row: Row) -> None:
+    """Bring an evacuation up to date with what is known now."""
+    evacuation_course.follow(context, incident, node)
+    plan = incident.plan
+    if row.verdict is Verdict.UNKNOWN or plan is None:
+        return  # we have been deaf or have just begun: nothing is begun on that
+    if row.verdict is not incident.verdict:
+        _turn(context, incident, node, row, plan)
+    if incident.state is not IncidentState.EVACUATING or row.verdict is Verdict.SUSPECT:
+        return  # nothing is begun where the source may not live
+    why = _stop_why(context, node)
+    if row.verdict is Verdict.HEALTHY or why:
+        if evacuation_course.wind_down(context, incident):
+            _stop(context, incident, node, why)
+        return
+    if not execution.due(context, incident):
+        return
+    match incident.next_step:
+        case "cordon":
+            _cordon(context, incident, node)
+        case "notify":
+            _notify(context, incident, node)
+        case "hold":
+            _hold(context, incident)
+        case _:
+            evacuation_course.go_on(context, incident, node)
+            if incident.state is IncidentState.EVACUATING:
+                _end(context, incident, node)
+
+
+def _turn(context: Context, incident: Incident, node: NodeFacts, row: Row, plan: Plan) -> None:
+    """Record another verdict; one that the plan is not for ends the evacuation as such."""
+    passing = row.verdict in (Verdict.SUSPECT, Verdict.HEALTHY) or row.verdict in plan.verdicts
+    text = "" if row.verdict in LIVING else "; no more VMs are moved off it"
+    context.record(
+        DecisionKind.VERDICT,
+        incident.subject,
+        f"{row.verdict}: {row.means}{text}",
+        incident=incident,
+        trigger=None if passing else Trigger.CONVICTED,
+        verdict=row.verdict,
+        row=row.name,
+        evidence=context.evidence.rows(node, context.now),
+        boot_id=node.boot_id,
+        inputs=decision_inputs.of_verdict(context, node),
+    )
+
+
+def _stop_why(context: Context, node: NodeFacts) -> str:
+    """Return why this node must be left alone now, though it is not well."""
+    if not context.enforce:
+        return ""
+    return safeguards.hands_off(context, node) or safeguards.paused(
+        context, node_subject(node.name)
+    )
+
+
+def _stop(context: Context, incident: Incident, node: NodeFacts, why: str) -> None:
+    """End what is not needed, or not allowed, any more."""
+    moved = _moved(incident)
+    if why:
+        decision = context.record(
+            DecisionKind.REFUSED,
+            incident.subject,
+            f"hands-off: {why}; {moved}",
+            incident=incident,
+            trigger=Trigger.WITHHELD,
+            guards=(GuardRow(guard="hands-off", answer=safeguards.WAIT, why=why),),
+            stage="guards:hands-off",
+        )
+        context.notice(decision)
+        return
+    context.record(
+        DecisionKind.RESOLVED,
+        incident.subject,
+        f"{node.name} is well again, and wanted; {moved}",
+        incident=incident,
+        trigger=Trigger.CLEARED,
+        verdict=Verdict.HEALTHY,
+        row="alive",
+        evidence=context.evidence.rows(node, context.now),
+        inputs=decision_inputs.of_verdict(context, node),
+    )
+
+
+def _moved(incident: Incident) -> str:
+    stages = [progress.stage for progress in incident.vms.values()]
+    moved = sum(stage in (Stage.MOVED, Stage.UP) for stage in stages)
+    return f"{moved} of {len(stages)} VMs were moved"
+
+
+def _cordon(context: Context, incident: Incident, node: NodeFacts) -> None:
+    tried = incident.attempts.get("cordon", 0)
+    if tried < context.settings.steps.attempts:
+        execution.start_step(context, incident, node)
+        return
+    _give_up(context, incident, f"cordon failed {tried} times: no VM is moved", "exhausted:cordon")
+
+
+def _notify(context: Context, incident: Incident, node: NodeFacts) -> None:
+    decision = context.record(
+        DecisionKind.SKIPPED,
+        incident.subject,
+        f"the policy asks to tell: {node.name} is {incident.verdict}, "
+        f"{len(evacuation_plan.vms_on(context.inventory, node.name))} VMs are on it",
+        incident=incident,
+        stage="notify",
+    )
+    context.notice(decision)
+
+
+def _hold(context: Context, incident: Incident) -> None:
+    context.record(
+        DecisionKind.REFUSED,
+        incident.subject,
+        "the policy holds here",
+        incident=incident,
+        trigger=Trigger.WITHHELD,
+        stage="hold",
+        retry_at=context.now + context.settings.evacuation.follow_up_s,
+    )
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+def emptied(context: Context, incident: Incident, node: NodeFacts, row: Row) -> bool:
+    """End an incident that had to leave VMs behind, once the last of them has left; True if so."""
+    if incident.state not in _OVER or not incident.answered.startswith(_LEFT):
+        return False
+    if row.verdict not in LIVING or evacuation_plan.vms_on(context.inventory, node.name):
+        return False
+    if row.verdict is Verdict.HEALTHY:
+        return False
+    _resolve(context, incident, "its last VM has left")
+    return True
+
+
+def _end(context: Context, incident: Incident, node: NodeFacts) -> None:
+    """End the evacuation once every VM has come to its end."""
+    if any(progress.stage not in DONE_STAGES for progress in incident.vms.values()):
+        return
+    there = evacuation_plan.vms_on(context.inventory, node.name)
+    if not there:
+        _resolve(context, incident, _moved(incident))
+        return
+    said = [
+        f"{each.namespace}/{each.name} ({_why_left(context, incident, node, str(each))})"
+        for each in there[:_NAMED_MAX]
+    ]
+    more = f" and {len(there) - _NAMED_MAX} more" if len(there) > _NAMED_MAX else ""
+    text = f"{_moved(incident)}; still there: {', '.join(said)}{more}"
+    policy = evacuation_course.policy_of(context, incident)
+    on_failure = policy.options("migrate").on_failure if policy is not None else OnFailure.ESCALATE
+    key = f"{_LEFT}{','.join(str(each) for each in there[:_NAMED_MAX])}"
+    if on_failure is OnFailure.HOLD:
+        _give_up(context, incident, text, key, trigger=Trigger.WITHHELD)
+    else:
+        _give_up(context, incident, text, key)
+
+
+def _why_left(context: Context, incident: Incident, node: NodeFacts, key: str) -> str:
+    progress = incident.vms.get(key)
+    if progress is None:
+        return "it came later"
+    obstacle = evacuation_plan.obstacle_to(context, node, progress.plan.vm)
+    if obstacle is not None:
+        return obstacle.why
+    return f"{progress.attempts} migrations of it failed" if progress.attempts else "left"
+
+
+def _give_up(
+    context: Context,
+    incident: Incident,
+    why: str,
+    key: str,
+    *,
+    trigger: Trigger = Trigger.EXHAUSTED,
+) -> None:
+    retry_at = context.now + context.settings.evacuation.follow_up_s
+    held = trigger is Trigger.WITHHELD
+    decision = context.record(
+        DecisionKind.REFUSED if held else DecisionKind.ESCALATED,
+        incident.subject,
+        f"{why}; looked at again in {context.settings.evacuation.follow_up_s:g} s",
+        incident=incident,
+        trigger=trigger,
+        stage=key,
+        retry_at=retry_at,
+    )
+    context.notice(decision)
+    context.wake_at(retry_at)
+
+
+def _resolve(context: Context, incident: Incident, why: str) -> None:
+    name = incident.subject.name
+    node = context.inventory.nodes.get(name)
+    wish = maintenance.wanted(context, node) if node is not None else ""
+    until = "until it is given back (undrain)" if wish else "until it is well"
+    marked = name in context.state.residues
+    stays = f"it stays cordoned {until}" if marked else "it was not cordoned by us"
+    decision = context.record(
+        DecisionKind.RESOLVED,
+        incident.subject,
+        f"{name} is empty: {why}; {stays}",
+        incident=incident,
+        trigger=Trigger.EMPTIED,
+    )
+    if wish:
+        context.notice(decision)  # a person waits for it
+
+
+def keeps_quiet(context: Context, node: NodeFacts, row: Row) -> bool:
+    """Whether a node that is not well needs no incident: we have emptied it, and it still is."""
+    residue = context.state.residues.get(node.name)
+    return (
+        residue is not None
+        and residue.evacuated
+        and residue.node_uid == node.uid
+        and row.verdict in LIVING
+        and not evacuation_plan.vms_on(context.inventory, node.name)
+    )
+
+
+def may_repeat(context: Context, action: Action, row: Row) -> str:
+    """Return why a move that an earlier leader began must not be repeated; "" where it may be.
+
+    Cancelling may always be repeated.
+    """
+    if not isinstance(action.work, (Migrate, RestartVm)):
+        return ""
+    incident = context.state.incidents.get(action.incident)
+    if incident is None or incident.state is not IncidentState.EVACUATING:
+        return "its node is not being emptied any more"
+    return "" if row.verdict in LIVING else f"{row.verdict}: {row.means}"

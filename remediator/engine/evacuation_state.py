@@ -1,0 +1,71 @@
+"""What records of an evacuation change in the engine's memory (see ``state.apply``)."""
+
+from __future__ import annotations
+
+from remediator.engine.chain import Decision
+from remediator.engine.events import Verb
+from remediator.engine.incidents import Incident, Stage, VmProgress
+from remediator.engine.model import (
+    Action,
+    CancelMigration,
+    Migrate,
+    Outcome,
+    OutcomeStatus,
+    RestartVm,
+)
+
+MOVES = (Migrate, CancelMigration, RestartVm)
+_STAGE = {
+    Migrate: Stage.MIGRATING,
+    CancelMigration: Stage.CANCELLING,
+    RestartVm: Stage.STARTING,
+}
+
+
+def started(incident: Incident, decision: Decision, action: Action) -> None:
+    """Note that something was begun for one VM of a node that is being emptied."""
+    progress = incident.vms.get(str(action.subject))
+    if progress is None:
+        return
+    work = action.work
+    progress.stage, progress.since_at = _STAGE[type(work)], decision.at
+    progress.answered, progress.retry_at = "", 0.0
+    if isinstance(work, Migrate):
+        progress.attempts, progress.target, progress.cancels = action.attempt, work.target, 0
+    elif isinstance(work, CancelMigration):
+        progress.cancels = action.attempt
+    else:
+        progress.restarts = action.attempt
+
+
+def finished(incident: Incident, decision: Decision, action: Action, outcome: Outcome) -> None:
+    """Note how it ended. A plan made meanwhile knows nothing of it."""
+    progress = incident.vms.get(str(action.subject))
+    if progress is None or progress.stage is not _STAGE[type(action.work)]:
+        return
+    done = outcome.status is OutcomeStatus.SUCCEEDED
+    progress.since_at, progress.retry_at = decision.at, decision.retry_at or 0.0
+    if isinstance(action.work, CancelMigration):
+        if done:
+            progress.stage = Stage.WAITING
+    elif not done:
+        progress.stage = Stage.WAITING
+
+
+def refused(progress: VmProgress, decision: Decision) -> None:
+    """Note what was refused of one VM, so that it is said once."""
+    progress.answered, progress.retry_at = decision.stage, decision.retry_at or 0.0
+
+
+def ordered(drains: dict[str, str], decision: Decision) -> bool:
+    """Take in an order to empty a node, or to give it back; False for any other order."""
+    verb, _, answer = decision.stage.partition(":")
+    if verb not in (Verb.DRAIN, Verb.UNDRAIN):
+        return False
+    if answer != "accepted":
+        return True
+    if verb == Verb.DRAIN:
+        drains[decision.subject.name] = decision.why
+    else:
+        drains.pop(decision.subject.name, None)
+    return True
