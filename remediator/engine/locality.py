@@ -22,9 +22,11 @@ REPLICATED: dict[str, str] = {
     "driver.longhorn.io": "longhorn",
     "linstor.csi.linbit.com": "linstor",
     "pxd.portworx.com": "portworx",
+    "portworx_volume": "portworx",  # built into Kubernetes, before CSI
     "io.openebs.csi-mayastor": "mayastor",
 }
-_EVERYWHERE_DRIVERS = (".rbd.csi.ceph.com", ".cephfs.csi.ceph.com", "nfs.csi.k8s.io")
+_EVERYWHERE_DRIVERS = ("rbd.csi.ceph.com", "cephfs.csi.ceph.com", "nfs.csi.k8s.io")
+# Rook names them "rook-ceph.rbd.csi.ceph.com", Ceph's own chart "rbd.csi.ceph.com".
 _EVERYWHERE_SOURCES = frozenset({"nfs", "cephfs", "rbd", "iscsi", "fc"})
 
 
@@ -80,14 +82,15 @@ def _of_claim(inventory: Inventory, claim: ClaimFacts) -> Locality:
         )
     if volume is None:
         return Locality(volume=name, kind=Kind.UNKNOWN)
-    replicas = inventory.replica_sets.get(f"{REPLICATED.get(volume.driver, '')}:{volume.handle}")
+    storage = REPLICATED.get(volume.driver or volume.source, "")
+    replicas = inventory.replica_sets.get(f"{storage}:{volume.handle}")
     if replicas is not None:
         good = tuple(node for node in replicas.nodes if node not in replicas.bad)
         return Locality(
             volume=name,
             kind=Kind.REPLICATED,
             nodes=good or replicas.nodes,
-            source=REPLICATED[volume.driver],
+            source=storage,
             as_of=replicas.as_of,
             terms=terms,
         )
@@ -106,8 +109,4 @@ def _of_claim(inventory: Inventory, claim: ClaimFacts) -> Locality:
 
 
 def _is_everywhere(volume: VolumeFacts) -> bool:
-    if volume.source in _EVERYWHERE_SOURCES:
-        return True
-    return any(f".{volume.driver}".endswith(each) for each in _EVERYWHERE_DRIVERS) or (
-        volume.driver.endswith(_EVERYWHERE_DRIVERS)
-    )
+    return volume.source in _EVERYWHERE_SOURCES or volume.driver.endswith(_EVERYWHERE_DRIVERS)

@@ -75,7 +75,7 @@ class Rooms:
 
     def put_pod(self, pod: PodFacts) -> None:
         """Count a pod."""
-        if pod.vmi and not pod.migration_target:
+        if pod.vmi:
             self.last[(pod.namespace, pod.vmi)] = pod
         if pod.phase in _ENDED:
             return

@@ -12,6 +12,7 @@ from remediator.kube.metadata import (
     share_fields,
     status_of,
 )
+from remediator.kube.scheduling import amounts
 
 
 class NodeCondition(Condition, frozen=True):
@@ -98,6 +99,7 @@ class NodeStatus(KubeStruct, frozen=True):
     daemon_endpoints: NodeDaemonEndpoints | None = None
     volumes_in_use: tuple[str, ...] | None = None
     volumes_attached: tuple[AttachedVolume, ...] | None = None
+    allocatable: dict[str, str | int | float] | None = None
 
 
 _NO_SYSTEM_INFO = NodeSystemInfo()
@@ -155,6 +157,11 @@ class Node(KubeObject, frozen=True):
         endpoints = self.status.daemon_endpoints if self.status else None
         kubelet = endpoints.kubelet_endpoint if endpoints else None
         return (kubelet.port if kubelet else 0) or KUBELET_PORT
+
+    @property
+    def allocatable(self) -> dict[str, int]:
+        """What it can give to pods: CPU in millicores, all else in its own unit."""
+        return amounts(self.status.allocatable if self.status else None)
 
     @property
     def volumes_in_use(self) -> tuple[str, ...]:

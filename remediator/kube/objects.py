@@ -62,6 +62,7 @@ from remediator.kube.resources import (
     VOLUME_ATTACHMENTS,
     Resource,
     virtual_machine_action,
+    virtual_machine_instance_action,
 )
 from remediator.kube.volumes import PersistentVolume, PersistentVolumeClaim, VolumeAttachment
 
@@ -122,4 +123,5 @@ __all__ = [
     "format_time",
     "parse_time",
     "virtual_machine_action",
+    "virtual_machine_instance_action",
 ]

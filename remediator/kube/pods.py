@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from remediator.engine.pod_rules import NO_NEEDS, PodNeeds
 from remediator.kube.metadata import (
     Condition,
     KubeObject,
@@ -13,8 +14,10 @@ from remediator.kube.metadata import (
     is_kubevirt_label,
     keep_labels,
     share_fields,
+    shared,
     status_of,
 )
+from remediator.kube.scheduling import Container, needs_of, rules_of
 
 COMPUTE: Final = "compute"  # the container of a launcher pod in which the guest runs
 PACING_GATE: Final = "remediator.io/pacing"  # our scheduling gate: the scheduler leaves it alone
@@ -23,6 +26,33 @@ PACING_GATE: Final = "remediator.io/pacing"  # our scheduling gate: the schedule
 _ORDINARY_WAITS: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 # The kubelet goes back and forth between trying and resting; it is one trouble.
 _SAME_WAIT: Final = {"ErrImagePull": "ImagePullBackOff"}
+
+
+# The application that a VM is one copy of, by the first of these labels that it has.
+_GROUP_LABELS: Final = (
+    "kubevirt.io/vmpool",
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/name",
+    "app",
+)
+_RAW_FIELDS: Final = ("node_selector", "affinity", "tolerations", "topology_spread_constraints")
+_NOTHING: Final = msgspec.Raw()
+_SHARED_MAX: Final = 20_000  # different needs, or sets of labels, that are kept once
+
+_needs: dict[PodNeeds, PodNeeds] = {}
+_labels: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+
+
+def _shared_needs(needs: PodNeeds) -> PodNeeds:
+    if len(_needs) >= _SHARED_MAX:
+        _needs.clear()
+    return _needs.setdefault(needs, needs)
+
+
+def _shared_labels(labels: dict[str, str]) -> dict[str, str]:
+    if len(_labels) >= _SHARED_MAX:
+        _labels.clear()
+    return _labels.setdefault(tuple(sorted(labels.items())), labels)
 
 
 class SchedulingGate(KubeStruct, frozen=True):
@@ -36,9 +66,30 @@ class PodSpec(KubeStruct, frozen=True):
 
     node_name: str | None = None
     scheduling_gates: tuple[SchedulingGate, ...] | None = None
+    priority_class_name: str | None = None
+    priority: int | None = None
+    # What binds a scheduler; all of it becomes ``needs`` as soon as it is decoded.
+    containers: tuple[Container, ...] | None = None
+    init_containers: tuple[Container, ...] | None = None
+    overhead: dict[str, str | int | float] | None = None
+    node_selector: msgspec.Raw = msgspec.Raw()
+    affinity: msgspec.Raw = msgspec.Raw()
+    tolerations: msgspec.Raw = msgspec.Raw()
+    topology_spread_constraints: msgspec.Raw = msgspec.Raw()
+    needs: PodNeeds = NO_NEEDS
 
     def __post_init__(self) -> None:
-        share_fields(self, "node_name")
+        share_fields(self, "node_name", "priority_class_name")
+        rules = rules_of(
+            self.node_selector, self.affinity, self.tolerations, self.topology_spread_constraints
+        )
+        needs = needs_of(self.containers, self.init_containers, self.overhead, rules)
+        set_field = msgspec.structs.force_setattr
+        set_field(self, "needs", _shared_needs(needs))
+        for name in ("containers", "init_containers", "overhead"):
+            set_field(self, name, None)
+        for name in _RAW_FIELDS:
+            set_field(self, name, _NOTHING)  # a Raw holds the whole page that it was decoded from
 
 
 class PodCondition(KubeStruct, frozen=True):
@@ -121,11 +172,44 @@ class Pod(KubeObject, frozen=True):
 
     spec: PodSpec | None = None
     status: PodStatus | None = None
+    # What its owner labelled it with: the same for all copies of an application, and kept once.
+    app_labels: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
-        # A launcher carries every label of its VMI; the VMI and its VM have them too.
+        # A launcher carries every label of its VMI.
         if self.labels.get("kubevirt.io") == "virt-launcher":
+            others = {key: v for key, v in self.labels.items() if not is_kubevirt_label(key)}
+            if others:
+                msgspec.structs.force_setattr(self, "app_labels", _shared_labels(others))
             keep_labels(self.metadata, is_kubevirt_label)
+
+    @property
+    def needs(self) -> PodNeeds | None:
+        """What it takes and asks of its node."""
+        return self.spec.needs if self.spec is not None else None
+
+    @property
+    def priority_class(self) -> str:
+        """Name of its PriorityClass."""
+        return (self.spec.priority_class_name if self.spec else None) or ""
+
+    @property
+    def priority(self) -> int:
+        """The priority that its class gave it."""
+        return (self.spec.priority if self.spec else None) or 0
+
+    def label(self, key: str) -> str | None:
+        """Return one of its labels, its owner's or KubeVirt's."""
+        return (self.app_labels or {}).get(key, self.labels.get(key))
+
+    @property
+    def group(self) -> str:
+        """The application that it is one copy of: its namespace, and a label's value."""
+        for key in _GROUP_LABELS:
+            value = self.label(key)
+            if value:
+                return shared(f"{self.namespace}/{value}")
+        return ""
 
     @property
     def node_name(self) -> str:
@@ -187,6 +271,34 @@ class Pod(KubeObject, frozen=True):
     def migration_target(self) -> bool:
         """It was made to receive a live migration."""
         return "kubevirt.io/migrationJobUID" in self.labels
+
+
+class OtherPodStatus(KubeStruct, frozen=True):
+    """``status``, narrowed."""
+
+    phase: str | None = None
+
+
+class OtherPod(KubeObject, frozen=True):
+    """A pod that is no launcher, for what it takes of its node."""
+
+    spec: PodSpec | None = None
+    status: OtherPodStatus | None = None
+
+    @property
+    def node_name(self) -> str:
+        """The node it is bound to."""
+        return (self.spec.node_name if self.spec else None) or ""
+
+    @property
+    def phase(self) -> str:
+        """Pending, Running, Succeeded, Failed or Unknown."""
+        return (self.status.phase if self.status else None) or ""
+
+    @property
+    def needs(self) -> PodNeeds:
+        """What it takes of its node."""
+        return self.spec.needs if self.spec is not None else NO_NEEDS
 
 
 class HandlerPodStatus(KubeStruct, frozen=True):

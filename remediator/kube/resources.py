@@ -13,7 +13,7 @@ from remediator.kube.machines import VirtualMachine, VirtualMachineInstance
 from remediator.kube.metadata import KubeObject
 from remediator.kube.migrations import VirtualMachineInstanceMigration
 from remediator.kube.nodes import Lease, Node
-from remediator.kube.pods import HandlerPod, Pod
+from remediator.kube.pods import HandlerPod, OtherPod, Pod
 from remediator.kube.transport import Query
 from remediator.kube.volumes import PersistentVolume, PersistentVolumeClaim, VolumeAttachment
 
@@ -78,6 +78,14 @@ MEDIK8S_LEASES = msgspec.structs.replace(LEASES, namespace="medik8s-leases")
 
 PODS = Resource(api="/api/v1", plural="pods", item=Pod, namespaced=True)
 LAUNCHER_PODS = msgspec.structs.replace(PODS, label_selector="kubevirt.io=virt-launcher")
+# All others that take room of a node; listed now and then, never watched.
+OTHER_PODS = Resource(
+    api="/api/v1",
+    plural="pods",
+    item=OtherPod,
+    namespaced=True,
+    label_selector="kubevirt.io!=virt-launcher",
+)
 # In whatever namespace KubeVirt is installed: kubevirt, openshift-cnv, harvester-system.
 HANDLER_PODS = Resource(
     api="/api/v1",
@@ -141,4 +149,12 @@ def virtual_machine_action(namespace: str, name: str, action: str) -> str:
     return (
         f"/apis/subresources.kubevirt.io/v1/namespaces/{quote(namespace, safe='')}"
         f"/virtualmachines/{quote(name, safe='')}/{action}"
+    )
+
+
+def virtual_machine_instance_action(namespace: str, name: str, action: str) -> str:
+    """Return the path of a VMI subresource (``evacuate/cancel``), to be PUT."""
+    return (
+        f"/apis/subresources.kubevirt.io/v1/namespaces/{quote(namespace, safe='')}"
+        f"/virtualmachineinstances/{quote(name, safe='')}/{action}"
     )

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import msgspec
 
+from remediator.engine.pod_rules import NodeTerm, Requirement
 from remediator.kube.metadata import KubeObject, KubeStruct, share_fields, shared
+
+REPLICA_NODES = "remediator.io/replica-nodes"  # names, separated by commas
+
+_OTHER_SOURCES = (
+    "portworx_volume",
+    "nfs",
+    "cephfs",
+    "rbd",
+    "iscsi",
+    "fc",
+    "local",
+    "host_path",
+)
 
 
 class ClaimSpec(KubeStruct, frozen=True):
@@ -51,6 +65,12 @@ class PersistentVolumeClaim(KubeObject, frozen=True):
         return (self.spec.storage_class_name if self.spec else None) or ""
 
     @property
+    def replica_nodes(self) -> tuple[str, ...]:
+        """Where its data is, as an annotation says, for storage that tells nobody."""
+        names = self.annotations.get(REPLICA_NODES, "").split(",")
+        return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+
+    @property
     def phase(self) -> str:
         """Pending, Bound or Lost."""
         return (self.status.phase if self.status else None) or ""
@@ -79,6 +99,10 @@ class NodeSelectorRequirement(KubeStruct, frozen=True):
             values = tuple(shared(value) for value in self.values)
             msgspec.structs.force_setattr(self, "values", values)
 
+    def made(self) -> Requirement:
+        """Return it as placement reads it."""
+        return Requirement(key=self.key, operator=self.operator, values=self.values or ())
+
     def hostnames(self) -> tuple[str, ...]:
         """Return the nodes that it names; () when it is about something else.
 
@@ -97,6 +121,13 @@ class NodeSelectorTerm(KubeStruct, frozen=True):
 
     match_expressions: tuple[NodeSelectorRequirement, ...] | None = None
     match_fields: tuple[NodeSelectorRequirement, ...] | None = None
+
+    def made(self) -> NodeTerm:
+        """Return it as placement reads it."""
+        return NodeTerm(
+            labels=tuple(each.made() for each in self.match_expressions or ()),
+            fields=tuple(each.made() for each in self.match_fields or ()),
+        )
 
     def hostnames(self) -> tuple[str, ...]:
         """Return the nodes that this term allows by name; () when it names none."""
@@ -119,6 +150,16 @@ class VolumeNodeAffinity(KubeStruct, frozen=True):
     required: NodeSelector | None = None
 
 
+class OtherSource(KubeStruct, frozen=True):
+    """A source that no CSI driver serves; only that it is there counts."""
+
+
+class PortworxSource(KubeStruct, frozen=True):
+    """``spec.portworxVolume``: Portworx as it was built into Kubernetes."""
+
+    volume_id: str = msgspec.field(default="", name="volumeID")
+
+
 class PersistentVolumeSpec(KubeStruct, frozen=True):
     """``spec``, narrowed."""
 
@@ -126,6 +167,14 @@ class PersistentVolumeSpec(KubeStruct, frozen=True):
     access_modes: tuple[str, ...] | None = None
     storage_class_name: str | None = None
     node_affinity: VolumeNodeAffinity | None = None
+    portworx_volume: PortworxSource | None = None
+    nfs: OtherSource | None = None
+    cephfs: OtherSource | None = None
+    rbd: OtherSource | None = None
+    iscsi: OtherSource | None = None
+    fc: OtherSource | None = None
+    local: OtherSource | None = None
+    host_path: OtherSource | None = None
 
     def __post_init__(self) -> None:
         share_fields(self, "storage_class_name")
@@ -145,7 +194,25 @@ class PersistentVolume(KubeObject, frozen=True):
     @property
     def volume_handle(self) -> str:
         """The driver's own name of the volume."""
+        if self.spec is not None and self.spec.portworx_volume is not None:
+            return self.spec.portworx_volume.volume_id
         return self.spec.csi.volume_handle if self.spec and self.spec.csi else ""
+
+    @property
+    def source(self) -> str:
+        """Which source it has where no CSI driver serves it: nfs, local, …; else ""."""
+        if self.spec is None:
+            return ""
+        named = (name for name in _OTHER_SOURCES if getattr(self.spec, name) is not None)
+        return next(named, "")
+
+    @property
+    def node_terms(self) -> tuple[NodeTerm, ...] | None:
+        """Its required node affinity, of which one term must hold; None where it has none."""
+        affinity = self.spec.node_affinity if self.spec else None
+        if affinity is None or affinity.required is None:
+            return None
+        return tuple(term.made() for term in affinity.required.node_selector_terms or ())
 
     @property
     def access_modes(self) -> tuple[str, ...]:

@@ -34,16 +34,16 @@ from remediator.kube.reflector import Key, Reflector, ReflectorSettings
 from remediator.kube.transport import Transport
 from remediator.watchers.canary import PERIOD_S, ProgressCanary
 from remediator.watchers.customs import All, CustomWatches, Speaker
-from remediator.watchers.facts import FactsSink, InstanceSink, NodeClaimSink, same_pod
+from remediator.watchers.facts import FactsSink, InstanceSink, NodeClaimSink
 from remediator.watchers.guests import GuestWatches
 from remediator.watchers.leases import LeaseSink
+from remediator.watchers.named_keys import NamedKeys, PodSink, VolumeSink
 from remediator.watchers.narrow import (
     attachment_facts,
     claim_facts,
-    pod_facts,
     vm_facts,
-    volume_facts,
 )
+from remediator.watchers.node_use import NodeUseWatch
 from remediator.watchers.nodes import NodeSink
 from remediator.watchers.outlet import Outlet
 
@@ -175,13 +175,17 @@ class InventoryWatchers:
         self._watch("node-claims", MEDIK8S_LEASES, NodeClaimSink(self._outlet, clock))
         self._watch("vms", VIRTUAL_MACHINES, self._facts(FactKind.VM, vm_facts))
         self._watch("vmis", VIRTUAL_MACHINE_INSTANCES, InstanceSink(self._outlet))
-        pods = FactsSink(FactKind.POD, pod_facts, self._outlet, same=same_pod)
-        self._pod_store = self._watch("pods", LAUNCHER_PODS, pods)
+        self._pods, volumes = PodSink(self._outlet), VolumeSink(self._outlet)
+        self._pod_store = self._watch("pods", LAUNCHER_PODS, self._pods)
         self._watch("claims", PERSISTENT_VOLUME_CLAIMS, self._facts(FactKind.CLAIM, claim_facts))
-        self._watch("volumes", PERSISTENT_VOLUMES, self._facts(FactKind.VOLUME, volume_facts))
+        self._watch("volumes", PERSISTENT_VOLUMES, volumes)
+        self._keys = NamedKeys(self._name_node_labels, self._name_pod_labels)
+        self._pods.keys = volumes.keys = self._keys
+        self._nodes.name_labels(self._keys.of_nodes, ())
         self._watch(
             "attachments", VOLUME_ATTACHMENTS, self._facts(FactKind.ATTACHMENT, attachment_facts)
         )
+        self._node_use = NodeUseWatch(transport, self._outlet, identity=identity)
         self._watches.update(self._guests().watches)
         self._watches.update(self._customs.watches)
 
@@ -203,6 +207,7 @@ class InventoryWatchers:
                     tasks.create_task(watch.run(), name=f"watch-{name}")
                 tasks.create_task(self._customs.discovery.run(), name="watch-discovery")
                 tasks.create_task(self._speak(), name="watch-offers")
+                tasks.create_task(self._node_use.run(), name="watch-node-use")
                 if self._canary is not None:
                     tasks.create_task(self._canary.run(), name="watch-canary")
         finally:
@@ -215,11 +220,13 @@ class InventoryWatchers:
         self._outlet.is_open = True
         if self._canary is not None:
             self._canary.activate()
+        self._node_use.lead()
         self.republish()
 
     def follow(self) -> None:
         """Stop publishing and go on watching."""
         self._outlet.is_open = False
+        self._node_use.follow()
         if self._canary is not None:
             self._canary.deactivate()
         self._nodes.close()
@@ -292,6 +299,7 @@ class InventoryWatchers:
                 if not await self._offer(watch, sink):
                     break
             else:
+                self._node_use.again()
                 if settled:
                     self._outlet.synced(FactKind.HANDS_OFF)
                 log.info(
@@ -328,6 +336,12 @@ class InventoryWatchers:
             pod=lambda namespace, name: self._pod_store.get((namespace, name)),
             node_exists=lambda name: ("", name) in self._node_store,
         )
+
+    def _name_node_labels(self, _more: frozenset[str]) -> None:
+        self._nodes.name_labels(self._keys.of_nodes, self._node_store.values())
+
+    def _name_pod_labels(self, _more: frozenset[str]) -> None:
+        self._pods.select_labels(self._keys.of_pods, self._pod_store.values())
 
     def _facts(self, kind: FactKind, narrow: Callable[[T], F]) -> FactsSink[T, F]:
         return FactsSink(kind, narrow, self._outlet)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import msgspec
 import structlog
 
 from remediator.engine.model import (
@@ -20,6 +21,7 @@ from remediator.engine.model import (
     VmiFacts,
     VolumeFacts,
 )
+from remediator.engine.pod_rules import HOSTNAME, PodNeeds
 from remediator.kube.objects import (
     Node,
     PersistentVolume,
@@ -30,14 +32,17 @@ from remediator.kube.objects import (
     VirtualMachineInstanceMigration,
     VolumeAttachment,
 )
+from remediator.kube.scheduling import beyond
 
 log = structlog.get_logger(__name__)
 
 ZONE = "topology.kubernetes.io/zone"
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+_ETCD = "node-role.kubernetes.io/etcd"
 _SCHEDULABLE = "kubevirt.io/schedulable"  # virt-handler writes it with every heartbeat
 # KubeVirt goes back and forth between them with the kubelet; it is one trouble.
 _SAME_STATUS = {"ErrImagePull": "ImagePullBackOff"}
+_INCIDENT = "remediator.io/incident"  # on migrations that we made (actions.migrate)
 _TEXT_LIMIT = 300  # of messages, which list what is wrong with each node
 
 # Ours, and medik8s' exclude-from-remediation and its kin.
@@ -63,7 +68,7 @@ def node_facts(node: Node, label_keys: Collection[str] = ()) -> NodeFacts:
 
     Taints are sorted, so that a new order alone is no change.
     """
-    labels = node.labels
+    labels, given = node.labels, node.allocatable
     return NodeFacts(
         name=node.name,
         uid=node.uid,
@@ -73,6 +78,7 @@ def node_facts(node: Node, label_keys: Collection[str] = ()) -> NodeFacts:
         ready=node.ready,
         unschedulable=node.unschedulable,
         control_plane=any(key in labels for key in _CONTROL_PLANE),
+        etcd=_ETCD in labels,
         taints=tuple(sorted(str(taint) for taint in node.taints)),
         labels=kept(labels, label_keys),
         annotations=kept(node.annotations),
@@ -82,6 +88,10 @@ def node_facts(node: Node, label_keys: Collection[str] = ()) -> NodeFacts:
         address=node.internal_ip,
         kubelet_port=node.kubelet_port,
         machine=_machine(node.annotations),
+        cpu_m=given.get("cpu", 0),
+        memory=given.get("memory", 0),
+        pods=given.get("pods", 0),
+        extra=beyond(given),
     )
 
 
@@ -138,12 +148,14 @@ def vmi_facts(vmi: VirtualMachineInstance, *, agent_seen: bool = False) -> VmiFa
         claims=vmi.claims,
         ephemeral=vmi.ephemeral,
         migrating_to=vmi.migrating_to,
+        evacuating_from=vmi.evacuating_from,
         deleting=vmi.deleting,
     )
 
 
-def pod_facts(pod: Pod) -> PodFacts:
-    """Narrow a launcher pod."""
+def pod_facts(pod: Pod, label_keys: Collection[str] = ()) -> PodFacts:
+    """Narrow a launcher pod, keeping the labels that some pod's affinity asks for."""
+    told = {key: value for key in sorted(label_keys) if (value := pod.label(key)) is not None}
     return PodFacts(
         namespace=pod.namespace,
         name=pod.name,
@@ -159,7 +171,24 @@ def pod_facts(pod: Pod) -> PodFacts:
         restarts=pod.restarts,
         waiting=pod.waiting,
         unschedulable=pod.unschedulable[:_TEXT_LIMIT],
+        needs=_own_needs(pod),
+        labels=told,
+        group=pod.group,
+        priority_class=pod.priority_class,
+        priority=pod.priority,
     )
+
+
+def _own_needs(pod: Pod) -> PodNeeds | None:
+    """Return a pod's needs, without the host that one migration was sent to."""
+    needs = pod.needs
+    if needs is None or not pod.migration_target:
+        return needs
+    rules = needs.rules
+    kept = tuple(pair for pair in rules.node_selector if pair[0] != HOSTNAME)
+    if kept == rules.node_selector:
+        return needs
+    return msgspec.structs.replace(needs, rules=msgspec.structs.replace(rules, node_selector=kept))
 
 
 def migration_facts(migration: VirtualMachineInstanceMigration) -> MigrationFacts:
@@ -170,6 +199,8 @@ def migration_facts(migration: VirtualMachineInstanceMigration) -> MigrationFact
         uid=migration.uid,
         vmi=migration.vmi_name,
         phase=migration.phase,
+        target=migration.target,
+        ours=migration.labels.get(_INCIDENT, ""),
     )
 
 
@@ -182,6 +213,7 @@ def claim_facts(claim: PersistentVolumeClaim) -> ClaimFacts:
         volume=claim.volume_name,
         access_modes=claim.access_modes,
         storage_class=claim.storage_class,
+        replica_nodes=claim.replica_nodes,
     )
 
 
@@ -193,6 +225,9 @@ def volume_facts(volume: PersistentVolume) -> VolumeFacts:
         driver=volume.driver,
         access_modes=volume.access_modes,
         pinned_to=volume.pinned_to,
+        handle=volume.volume_handle,
+        source=volume.source,
+        node_terms=volume.node_terms,
     )
 
 

@@ -12,7 +12,7 @@ place for one, and the handler plane is a slow witness anyway.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from remediator.clock import Clock
@@ -47,6 +47,7 @@ class NodeSink:
         self._clock = clock
         self._conditions = dict(conditions or {})
         self._label_keys = label_keys
+        self._named: frozenset[str] = frozenset()  # by rules of pods and volumes
         self._facts = FactsSink(FactKind.NODE, self._narrow, outlet)
         self._mark = ProgressMark(WATCH, outlet, clock)
 
@@ -55,8 +56,18 @@ class NodeSink:
         changed, self._label_keys = keys != self._label_keys, keys
         return changed
 
+    def name_labels(self, keys: frozenset[str], nodes: Iterable[Node]) -> None:
+        """Tell these labels, too, from now on, and of these nodes once more, if they have any."""
+        more = keys - self._named - self._label_keys
+        self._named = keys
+        if not more or not self._outlet.is_open:
+            return
+        for node in nodes:
+            if not more.isdisjoint(node.labels):
+                self._outlet.facts(self._narrow(node), f"{node.resource_version}:{len(keys)}")
+
     def _narrow(self, node: Node) -> NodeFacts:
-        return node_facts(node, label_keys=self._label_keys)
+        return node_facts(node, label_keys=self._label_keys | self._named)
 
     def seen(self, obj: Node, old: Node | None, *, initial: bool) -> None:
         """Publish what changed."""

@@ -63,8 +63,8 @@ from remediator.watchers.outlet import Outlet
 
 NS = "payments"
 
-# What is known of replica sets only adds a guard; nothing waits until all of it is known.
-MARKED = set(FactKind) - {FactKind.REPLICA_SET}
+# Replica sets only add a guard, sums of other pods only room: nothing waits until all is known.
+MARKED = set(FactKind) - {FactKind.REPLICA_SET, FactKind.NODE_USE}
 
 
 def vm(name="db", strategy="RerunOnFailure"):

@@ -49,7 +49,11 @@ async def test_a_node_is_narrowed_to_what_decisions_read(cluster):
         unschedulable=True,
         control_plane=True,
         taints=("a=v:NoSchedule", "b:NoExecute"),
-        labels={"remediation.medik8s.io/exclude-from-remediation": "true"},
+        labels={
+            "kubevirt.io/schedulable": "true",
+            "remediation.medik8s.io/exclude-from-remediation": "true",
+            "topology.kubernetes.io/zone": "z1",
+        },
         annotations={"machine.openshift.io/machine": "ns/m1", "remediator.io/cordoned": "true"},
         kubevirt=True,
         machine="ns/m1",
