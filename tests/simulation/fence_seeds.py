@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from harness import _PASSWORD, AuditedHttp, Rehearsal
+from harness import AuditedHttp, Rehearsal
 
 from remediator.actions.fence.devices import FenceDevices
 from remediator.actions.fence.drivers import DriverFactory
@@ -129,7 +129,8 @@ class FenceRehearsal(Rehearsal):
         self._operating: asyncio.Task[None] | None = None
 
     def _known(self) -> tuple[AnyDevice, ...]:
-        login = Credentials(username=self.cluster.spec.bmc_user, password_file=str(_PASSWORD))
+        user = self.cluster.spec.bmc_user
+        login = Credentials(username=user, password_file=str(self.password_file))
         system = "/redfish/v1/Systems/{node}"
 
         def redfish(name: str, **more: Any) -> RedfishFence:

@@ -7,10 +7,11 @@ append stays unacknowledged until its deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from remediator.bus.memory import MemoryAsks, MemoryBus
-from remediator.bus.protocols import BusUnavailableError, JournalStream
+from remediator.bus.protocols import BusUnavailableError, JournalStream, StoredRecord
 
 APPEND_DEADLINE_S = 10.0
 Deliver = Callable[[str, bytes], None]
@@ -23,16 +24,18 @@ class BusLink:
         self._bus = bus
         self._asks = asks
         self._whole = whole
-        self._waiting: dict[str, tuple[bytes, dict]] = {}
+        self._waiting: dict[str, tuple[bytes, dict[str, Any]]] = {}
         self._mended = asyncio.Event()
         self.was_cut = False
         self.latency_s = 0.002
 
     @property
     def pending(self) -> int:
+        """Messages that wait for this line, or for the bus."""
         return len(self._waiting) + self._bus.pending
 
-    def offer(self, subject: str, payload: bytes, **how: object) -> None:
+    def offer(self, subject: str, payload: bytes, **how: Any) -> None:
+        """Send one message, or keep it while the line is cut (newest per subject)."""
         if self._whole():
             self._bus.offer(subject, payload, **how)
         else:
@@ -40,6 +43,7 @@ class BusLink:
             self._waiting[subject] = (payload, how)
 
     async def flush(self, deadline_s: float) -> bool:
+        """Wait until nothing is pending, at most ``deadline_s``; return whether that came true."""
         try:
             async with asyncio.timeout(deadline_s):
                 while not self._whole():
@@ -64,6 +68,8 @@ class BusLink:
         return True
 
     async def run(self, deliver: Deliver) -> None:
+        """Deliver what is stored from now on while the line holds, until cancelled."""
+
         def pass_on(subject: str, payload: bytes) -> None:
             if self._whole():
                 deliver(subject, payload)
@@ -71,6 +77,7 @@ class BusLink:
         await self._bus.run(pass_on)
 
     async def attached(self, timeout_s: float) -> None:
+        """Wait until a source runs. Raises BusUnavailableError."""
         if not self._whole():
             await asyncio.sleep(timeout_s)
             raise BusUnavailableError(f"no stream to follow in {timeout_s:g} s")
@@ -84,10 +91,13 @@ class BusLink:
             raise BusUnavailableError(f"no answer within {timeout_s:g} s")
 
     def ask(self, node: str) -> None:
+        """Ask whoever listens for probes of a node."""
         if self._whole():
             self._asks.ask(node)
 
     async def listen(self, heard: Callable[[str], None]) -> None:
+        """Call ``heard`` with each node that is asked for, until cancelled."""
+
         def pass_on(node: str) -> None:
             if self._whole():
                 heard(node)
@@ -105,18 +115,21 @@ class JournalLink:
     async def append(
         self, subject: str, payload: bytes, *, expected_last_seq: int, message_id: str
     ) -> int:
+        """Append as the journal does, once the line holds. Raises BusUnavailableError."""
         await self._passed()
         return await self._inner.append(
             subject, payload, expected_last_seq=expected_last_seq, message_id=message_id
         )
 
-    async def read(self, from_seq: int):
+    async def read(self, from_seq: int) -> AsyncIterator[StoredRecord]:
+        """Yield the records that are stored now, while the line holds."""
         self._check()
         async for record in self._inner.read(from_seq):
             self._check()
             yield record
 
     async def last_seq(self) -> int:
+        """Return the last sequence. Raises BusUnavailableError."""
         self._check()
         return await self._inner.last_seq()
 
