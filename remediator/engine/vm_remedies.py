@@ -30,7 +30,9 @@ from remediator.engine.state import EngineState
 from remediator.engine.vm_recovery import Look
 
 # A hold for one of these is ordinary; any other is worth a human's attention at once.
-_QUIET_GUARDS = frozenset({"mode", "inventory"})
+_QUIET_GUARDS = frozenset(
+    {"mode", "inventory", "paused", "cancelled", "replicated-app", "disruptions-at-once"}
+)
 
 
 def is_remedy(state: EngineState, action_id: str) -> bool:
@@ -271,7 +273,7 @@ class VmRemedies:
         """Record a refusal, once for each set of guards that withhold."""
         context, against = self._context, safeguards.withheld(rows)
         names = [row.guard for row in against]
-        key = f"guards:{','.join(names)}"
+        key = safeguards.refusal_key(rows)
         if incident.answered == key:
             return
         for_good = any(row.answer == safeguards.REFUSE and row.guard != "mode" for row in against)

@@ -16,9 +16,11 @@ from remediator.sim.bmc import Bmc, BmcService, MemoryHttpClient
 from remediator.sim.bmc_server import BmcServer
 from remediator.sim.cluster_objects import ObjectBuilder
 from remediator.sim.cluster_spec import ClusterSpec, VmSpec
+from remediator.sim.controllers import guest_orders
 from remediator.sim.controllers.control_plane import ControlPlane
 from remediator.sim.faults import Faults
 from remediator.sim.hosts.fleet import Fleet
+from remediator.sim.hosts.guest_door import GuestDoor
 from remediator.sim.hosts.host import Host
 from remediator.sim.http_server import Closer, serve, write_kubeconfig
 from remediator.sim.http_transport import HttpTransport
@@ -87,6 +89,7 @@ class SimCluster:
             troubles=self.troubles,
             handler_pods=True,
         )
+        guest_orders.serve(self.server, GuestDoor(self.fleet))
         self.bmcs = {
             name: Bmc(host, user=self.spec.bmc_user, password=self.spec.bmc_password)
             for name, host in self.fleet.hosts.items()

@@ -65,6 +65,7 @@ class GuestFaults(NetworkFaults):
             said.append(f"{kind} {'passes' if passes else 'fails'}")
             if passes:
                 domain.failing.discard(kind)
+                domain.hung = domain.hung and bool(domain.failing)
             else:
                 domain.failing.add(kind)
         domain.changed()
@@ -105,13 +106,29 @@ class GuestFaults(NetworkFaults):
         volumes = vmi["spec"].get("volumes") or [{"name": "disk"}]
         text = f"VM Paused due to IO error at the volume: {volumes[0]['name']}"
         host.handler.tell(vmi, "IOerror", text)
-        domain.hold(PAUSED_BY_IO_ERROR)
+        domain.fail_disk(PAUSED_BY_IO_ERROR)
         return self._note("io-error", vm)
 
     def io_heals(self, vm: str) -> FaultEntry:
         """Let the disk work again: virt-handler lets the guest go on."""
+        self._domain(vm).mend_disk()
         self._domain(vm).release()
         return self._note("io-heals", vm)
+
+    def io_mends(self, vm: str) -> FaultEntry:
+        """Let the disk work again; the guest stands still until somebody lets it go on."""
+        self._domain(vm).mend_disk()
+        return self._note("io-mends", vm)
+
+    def no_snapshots(self, vm: str) -> FaultEntry:
+        """Let the storage class of a VM's disks have no snapshots."""
+        self._fleet.troubles.no_snapshots.add(vm)
+        return self._note("no-snapshots", vm)
+
+    def snapshots_fail(self, vm: str) -> FaultEntry:
+        """Let no snapshot of a VM become ready."""
+        self._fleet.troubles.snapshot_fails.add(vm)
+        return self._note("snapshots-fail", vm)
 
     def pause_guest(self, vm: str) -> FaultEntry:
         """Pause a guest as its owner would (``virtctl pause``)."""
@@ -197,12 +214,20 @@ class GuestFaults(NetworkFaults):
         for rollout in self._rollouts:
             rollout.cancel()
         troubles = self._fleet.troubles
-        for trouble in (troubles.no_boot, troubles.no_image, troubles.no_attach):
+        for trouble in (
+            troubles.no_boot,
+            troubles.no_image,
+            troubles.no_attach,
+            troubles.no_snapshots,
+            troubles.snapshot_fails,
+        ):
             trouble.clear()
         for host in self._fleet.hosts.values():
             host.problems.mend()
             for domain in host.domains():
                 domain.failing.clear()
+                domain.hung = False
+                domain.mend_disk()
                 domain.release()
                 if domain.agent_silent:
                     domain.set_agent(silent=False)

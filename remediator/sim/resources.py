@@ -196,6 +196,15 @@ VIRTUAL_MACHINE_INSTANCE_MIGRATIONS = ResourceType(
     status_subresource=True,
     short_names=("vmim", "vmims"),
 )
+VIRTUAL_MACHINE_SNAPSHOTS = ResourceType(
+    "snapshot.kubevirt.io",
+    "v1beta1",
+    "virtualmachinesnapshots",
+    "VirtualMachineSnapshot",
+    namespaced=True,
+    status_subresource=True,
+    short_names=("vmsnapshot", "vmsnapshots"),
+)
 
 BUILT_IN: tuple[ResourceType, ...] = (
     NODES,
@@ -214,6 +223,7 @@ BUILT_IN: tuple[ResourceType, ...] = (
     VIRTUAL_MACHINES,
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINE_INSTANCE_MIGRATIONS,
+    VIRTUAL_MACHINE_SNAPSHOTS,
 )
 
 

@@ -12,3 +12,5 @@ class Troubles:
     no_boot: set[str] = field(default_factory=set)  # qemu does not start: every run of it fails
     no_image: set[str] = field(default_factory=set)  # an image of its pod cannot be pulled
     no_attach: set[str] = field(default_factory=set)  # PersistentVolumes that cannot be attached
+    no_snapshots: set[str] = field(default_factory=set)  # their storage class makes none
+    snapshot_fails: set[str] = field(default_factory=set)  # theirs do not become ready

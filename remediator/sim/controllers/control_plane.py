@@ -20,6 +20,7 @@ from remediator.sim.controllers.pod_gc import PodGarbageCollector
 from remediator.sim.controllers.pod_index import PodIndex
 from remediator.sim.controllers.scheduler import Scheduler
 from remediator.sim.controllers.settings import ControlPlaneSettings
+from remediator.sim.controllers.snapshots import SnapshotController
 from remediator.sim.controllers.taint_eviction import TaintEviction
 from remediator.sim.controllers.virt_admission import VirtAdmission
 from remediator.sim.controllers.virt_node_controller import VirtNodeController
@@ -68,6 +69,7 @@ class ControlPlane:
             VirtNodeController(env, self._pods),
             MigrationController(env, self._pods),
             EvacuationController(env),
+            SnapshotController(env),
         )
         self._admission = VirtAdmission(store)
         for controller in self._controllers:

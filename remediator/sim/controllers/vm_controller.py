@@ -153,7 +153,14 @@ class VmController:
         env.store.mutate(
             VIRTUAL_MACHINES,
             *key,
-            lambda vm: update_status(vm, vmi, now=env.now(), rng=env.rng, settings=env.settings),
+            lambda vm: update_status(
+                vm,
+                vmi,
+                now=env.now(),
+                rng=env.rng,
+                settings=env.settings,
+                snapshots="/".join(key) not in env.troubles.no_snapshots,
+            ),
             subresource="status",
         )
 

@@ -16,6 +16,7 @@ from remediator.sim.controllers.run_strategy import (
     strategy_of,
 )
 from remediator.sim.controllers.settings import ControlPlaneSettings
+from remediator.sim.controllers.snapshots import volume_statuses
 from remediator.sim.controllers.vmi_state import UNPROCESSED_PHASES, is_final, was_running
 from remediator.sim.controllers.vmi_status import IMAGE_TROUBLES, SYNCHRONIZED
 from remediator.sim.timestamps import parse_rfc3339, rfc3339
@@ -24,10 +25,20 @@ _BACKING_OFF = (ALWAYS, RERUN_ON_FAILURE, ONCE)
 
 
 def update_status(
-    vm: Obj, vmi: Obj | None, *, now: float, rng: random.Random, settings: ControlPlaneSettings
+    vm: Obj,
+    vmi: Obj | None,
+    *,
+    now: float,
+    rng: random.Random,
+    settings: ControlPlaneSettings,
+    snapshots: bool = True,
 ) -> None:
-    """Bring the status of a VM that is being changed up to date with its VMI."""
+    """Bring the status of a VM that is being changed up to date with its VMI.
+
+    ``snapshots``: whether the storage class of its disks makes snapshots.
+    """
     status = vm.setdefault("status", {})
+    status["volumeSnapshotStatuses"] = volume_statuses(vm, enabled=snapshots)
     status["created"] = vmi is not None
     status["ready"] = vmi is not None and condition_is(vmi, "Ready", "True")
     # Kept empty until the VM was started for the first time.

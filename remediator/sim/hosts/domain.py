@@ -21,6 +21,9 @@ ANNOTATION_BOOT_IOS = "sim.remediator.io/boot-ios"
 """On a VMI: I/Os that its boot needs, when not the storage's default."""
 
 
+_NEXT_WRITE_S = 1.0  # a guest that goes on writes to its disk so soon
+
+
 class DomainEnd(StrEnum):
     """How a domain ended, as libvirt tells it."""
 
@@ -92,6 +95,8 @@ class Domain:
         self.cut = False
         self.held = ""
         self.agent_silent = False
+        self.hung = False
+        self.disk_fails = ""  # how KubeVirt calls the pause that follows each write
         self.failing: set[str] = set()
         self._ledger = ledger
         self._storage = storage
@@ -140,7 +145,7 @@ class Domain:
         if not self.alive:
             return
         guest_s = self._rng.uniform(*self._settings.guest_shutdown_s)
-        ignores = self.guest.ignores_shutdown or not self.up
+        ignores = self.guest.ignores_shutdown or self.hung or not self.up
         how = DomainEnd.DESTROYED if ignores or guest_s > within_s else DomainEnd.SHUTDOWN
         self._end_within(within_s if how is DomainEnd.DESTROYED else guest_s, how)
 
@@ -194,11 +199,36 @@ class Domain:
                 self._go_on()
             self._changed(self)
 
+    def go_on(self) -> None:
+        """Let its CPUs go on, on somebody's order; a disk that still fails stops them again."""
+        self.release()
+        if self.disk_fails and self.alive:
+            self._loop.call_later(_NEXT_WRITE_S, self._write_fails)
+
+    def fail_disk(self, reason: str) -> None:
+        """Let its disk fail from now on; ``reason`` is that of the Paused condition."""
+        self.disk_fails = reason
+        self.hold(reason)
+
+    def mend_disk(self) -> None:
+        """Let its disk work again; the guest stands still until somebody lets it go on."""
+        self.disk_fails = ""
+
+    def _write_fails(self) -> None:
+        if self.disk_fails:
+            self.hold(self.disk_fails)
+
+    def soft_reboot(self) -> None:
+        """Ask the guest to reboot; one that hangs, stands still or has not booted does not."""
+        if self.alive and self.up and not (self.hung or self.held or self.paused):
+            self.reboot("soft reboot")
+
     def hang(self) -> None:
         """Freeze the guest's operating system: qemu runs on, nothing in the guest answers.
 
         Its agent's channel stays open, so KubeVirt calls the agent connected all the same.
         """
+        self.hung = True
         self.failing |= {"readiness", "liveness"}
         self._changed(self)
 
@@ -220,7 +250,7 @@ class Domain:
         if self.alive:
             if self._boot is not None:
                 self._boot.cancel()
-            self.agent_silent = False
+            self.agent_silent = self.hung = False
             self.failing.clear()
             self._ledger.rebooting(self.copy, why)
             self._begin_boot()

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from remediator.sim.hosts.host import Host
 
 
+def _grace_s(vmi: Obj | None, domain: Domain) -> float:
+    """Return the grace of a guest that is to end: of its VMI now, which may have been shortened."""
+    asked_s = None if vmi is None else vmi["spec"].get("terminationGracePeriodSeconds")
+    return domain.guest.grace_s if asked_s is None else float(asked_s)
+
+
 class VirtHandler(HostProcess):
     """One node's virt-handler.
 
@@ -144,13 +150,13 @@ class VirtHandler(HostProcess):
             # Its owner is gone: end the domain, with the guest's own grace (kv vm.go: "Shutting
             # down domain for deleted VirtualMachineInstance object", "due to final phase").
             if domain is not None:
-                domain.shut_down(domain.guest.grace_s)
+                domain.shut_down(_grace_s(vmi, domain))
             return
         if launcher is not None and self.migrations.concern(vmi, launcher):
             return
         deleting = "deletionTimestamp" in vmi["metadata"]
         if domain is not None and launcher is not None and (deleting or launcher.term_requested):
-            domain.shut_down(domain.guest.grace_s)
+            domain.shut_down(_grace_s(vmi, domain))
         elif (
             launcher is not None
             and launcher.domain is None
