@@ -93,6 +93,7 @@ class GuardRow(Record, frozen=True, kw_only=True):
     until: float | None = None
     saw: dict[str, Any] = {}
     policy: str = ""  # of "approval": whose plan a person is asked to approve
+    lifted: str = ""  # who has approved it although the guard withheld
 
 
 class VmPlan(Record, frozen=True, kw_only=True):

@@ -49,7 +49,18 @@ _SIGNS = {
 }
 
 # A hold for one of these is ordinary; any other is worth a human's attention at once.
-_QUIET_GUARDS = frozenset({"mode", "inventory", "vms", "others-heard", "fences-at-once"})
+_QUIET_GUARDS = frozenset(
+    {
+        "mode",
+        "inventory",
+        "paused",
+        "cancelled",
+        "vms",
+        "others-heard",
+        "disruptions-at-once",
+        "fences-at-once",
+    }
+)
 # A leader on a node that is to be fenced makes place again after so long: 30 s without a leader,
 # for the replica that somebody may have started elsewhere since.
 _YIELD_AGAIN_S = 600.0
@@ -232,7 +243,8 @@ def spare(context: Context, incident: Incident, node: NodeFacts, row: Row) -> No
 def held_back(context: Context, incident: Incident, node: NodeFacts) -> bool:
     """Hold a fence that has not happened where it may not any more; True where it is held.
 
-    Somebody else has taken the node over, or it turned out to be the one that we run on.
+    Somebody else has taken the node over, a person has paused or cancelled it, or it turned out to
+    be the one that we run on.
     """
     rows: list[GuardRow] = []
     away = safeguards.hands_off(context, node)
@@ -241,6 +253,7 @@ def held_back(context: Context, incident: Incident, node: NodeFacts) -> bool:
     own = safeguards.own_node(context, incident, node)
     if own is not None:
         rows.append(own)
+    rows += safeguards.withheld(safeguards.stops(context, incident))
     if rows:
         _withhold(context, incident, tuple(rows))
     return bool(rows)
@@ -404,7 +417,7 @@ def _withhold(
     """Record a refusal, once for each set of guards that withhold."""
     against = safeguards.withheld(rows)
     names = [row.guard for row in against]
-    key = f"guards:{','.join(names)}"
+    key = safeguards.refusal_key(rows)
     yields = names == [OWN_NODE] and (
         context.identity not in incident.yielded_by
         # Nobody else took over then; somebody may have been started since.

@@ -88,6 +88,12 @@ def ask(guard: str, saw: Record) -> GuardRow:
     )
 
 
+def lift(row: GuardRow, by: str) -> GuardRow:
+    """Return the row of a limit that a person has lifted; what it saw is kept, and who."""
+    why = f"approved by {by} all the same: {row.why}"
+    return msgspec.structs.replace(row, answer=GRANT, why=why, until=None, lifted=by)
+
+
 def known() -> frozenset[str]:
     """Return the guards that can be asked again."""
     return frozenset(_rules)
@@ -101,7 +107,9 @@ def again(row: GuardRow) -> GuardRow | None:
     """
     if row.guard not in _rules or not row.saw:
         return None
-    return ask(row.guard, msgspec.convert(row.saw, _rules[row.guard][0]))
+    found = ask(row.guard, msgspec.convert(row.saw, _rules[row.guard][0]))
+    found = msgspec.structs.replace(found, policy=row.policy)
+    return lift(found, row.lifted) if row.lifted else found
 
 
 def named(names: Iterable[str]) -> tuple[str, ...]:

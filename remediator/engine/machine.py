@@ -21,10 +21,12 @@ from remediator.engine import (
     execution,
     fencing,
     gates,
+    holds,
     maintenance,
     pause_orders,
     proofs,
     recovery,
+    safeguards,
     suspension,
     vm_remedies,
 )
@@ -360,7 +362,7 @@ class Engine:
             for outcome in self._takeover.go_on(context, name):
                 self._finished(outcome)
         incident = self.state.incident_on(node_subject(name))
-        if incident is None:
+        if incident is None or holds.closed(context, incident):
             self._consider_quiet(name)
         elif not context.enforce and incident.state not in _WITHOUT_PROOF:
             conviction.stand_still(context, incident)
@@ -380,7 +382,9 @@ class Engine:
         residue = self.state.residues.get(name)
         if node is not None and (residue is None or not cleanup.owes(residue, node)):
             row = conviction.judge(context, node)
-            quiet = evacuation.keeps_quiet(context, node, row)
+            quiet = evacuation.keeps_quiet(context, node, row) or bool(
+                safeguards.ignored(context, node_subject(name))
+            )
             if row.verdict not in (Verdict.HEALTHY, Verdict.UNKNOWN) and not quiet:
                 incident = conviction.open_incident(context, node, row)
                 conviction.weigh(context, incident, node, row)
@@ -444,11 +448,12 @@ class Engine:
             recovery.follow(context, incident)
         if not execution.proof_stands(context, incident, node):
             return
-        released = incident.state is IncidentState.RECOVERING
-        if not released and execution.due(context, incident):
-            released = execution.go_on_releasing(context, incident, node)
-        if released:
-            recovery.go_on(context, incident)
+        if not holds.holds(context, incident):
+            released = incident.state is IncidentState.RECOVERING
+            if not released and execution.due(context, incident):
+                released = execution.go_on_releasing(context, incident, node)
+            if released:
+                recovery.go_on(context, incident)
         residue = self.state.residues.get(incident.subject.name)
         if node is not None and residue is not None and residue.fenced_boot_id:
             # A host that is back is needed: some of its VMs may fit nowhere else.

@@ -106,6 +106,9 @@ def _obey(state: EngineState, decision: Decision, order: Order) -> None:
             )
         case Verb.RESUME:
             state.pauses.pop(scope, None)
+            for incident in state.incidents.values():
+                if incident.answered.startswith("held:"):
+                    incident.answered = ""
         case Verb.APPROVE | Verb.DENY:
             _answer(state, decision, order)
         case Verb.CANCEL:

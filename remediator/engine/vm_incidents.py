@@ -6,6 +6,7 @@ recovery brings back, has its story told there.
 
 from __future__ import annotations
 
+from remediator.engine import safeguards
 from remediator.engine.chain import DecisionKind, EvidenceRow
 from remediator.engine.context import Context
 from remediator.engine.incidents import (
@@ -24,8 +25,11 @@ from remediator.engine.vm_verdicts import FACETS, WELL, VmRow, VmValues
 
 
 def taken_care_of(context: Context, key: Key) -> str:
-    """Return which incident of a node has this VM in its care, in words, or ""."""
+    """Return which incident of a node has this VM in its care, or who ignores it, or ""."""
     state = context.state
+    ignored = safeguards.ignored(context, vm_subject(*key))
+    if ignored:
+        return f"none of our business: {ignored}"
     for node in hosts(context.inventory, key):
         incident = state.incident_on(f"node/{node}")
         if incident is not None:

@@ -14,8 +14,8 @@ from remediator.engine.safeguards.claims import (
     vm_hands_off,
 )
 from remediator.engine.safeguards.node_guards import GUARDS, REPLICA_SET_LABEL, ask, own_node
-from remediator.engine.safeguards.pauses import PAUSE_ANNOTATION, ignored, paused
-from remediator.engine.safeguards.rows import GRANT, REFUSE, WAIT, withheld
+from remediator.engine.safeguards.pauses import PAUSE_ANNOTATION, held, ignored, paused, stops
+from remediator.engine.safeguards.rows import GRANT, REFUSE, WAIT, refusal_key, withheld
 from remediator.engine.safeguards.shares import share_limit, unhealthy, unheard
 from remediator.engine.safeguards.vm_guards import VM_GUARDS, ask_vm
 
@@ -33,10 +33,13 @@ __all__ = [
     "ask",
     "ask_vm",
     "hands_off",
+    "held",
     "ignored",
     "own_node",
     "paused",
+    "refusal_key",
     "share_limit",
+    "stops",
     "unhealthy",
     "unheard",
     "vm_hands_off",

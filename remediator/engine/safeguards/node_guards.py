@@ -13,8 +13,16 @@ from remediator.engine.context import Context
 from remediator.engine.guard_answers import ask as answer
 from remediator.engine.incidents import DONE_STAGES, OWN_NODE, Incident, Stage
 from remediator.engine.model import FactKind, IncidentState, NodeFacts
+from remediator.engine.safeguards import (
+    approvals,
+    flapping,
+    pauses,
+    quorum,
+    quotas,
+    replicas,
+    shares,
+)
 from remediator.engine.safeguards import node_rules as rules
-from remediator.engine.safeguards import shares
 
 # Nodes with the same value hold replicas of the same data, for storage that says so nowhere else.
 REPLICA_SET_LABEL = "remediator.io/replica-set"
@@ -24,12 +32,14 @@ _TAKING_DOWN = frozenset({IncidentState.FENCING, IncidentState.FENCED, IncidentS
 
 
 def ask(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> tuple[GuardRow, ...]:
-    """Ask every guard about carrying out ``plan``, in a fixed order."""
+    """Ask every guard about carrying out ``plan``, in a fixed order; a person's approval last."""
     guards = GUARDS
     word = proofs.word(context, incident, node)
     if word is not None and proofs.accepted(word, plan):
         guards = _WITHOUT_A_FENCE  # nothing is going to be powered off
-    return tuple(guard(context, incident, node, plan) for guard in guards)
+    answered = tuple(guard(context, incident, node, plan) for guard in guards)
+    policy = next((each for each in context.policies if each.name == plan.policy), None)
+    return approvals.weigh(context, incident, policy, answered)
 
 
 def _mode(context: Context, _incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
@@ -56,8 +66,12 @@ def inventory_seen(context: Context) -> rules.InventorySeen:
     )
 
 
-def _control_plane(_c: Context, _incident: Incident, node: NodeFacts, _plan: Plan) -> GuardRow:
-    return answer("control-plane", rules.ControlPlaneSeen(control_plane=node.control_plane))
+def _paused(context: Context, incident: Incident, _node: NodeFacts, _plan: Plan) -> GuardRow:
+    return pauses.paused_row(context, incident.subject)
+
+
+def _cancelled(context: Context, incident: Incident, _node: NodeFacts, _plan: Plan) -> GuardRow:
+    return pauses.cancelled_row(context, incident)
 
 
 def _vms(_context: Context, _incident: Incident, _node: NodeFacts, plan: Plan) -> GuardRow:
@@ -125,16 +139,6 @@ def _trust(_context: Context, incident: Incident, _node: NodeFacts, plan: Plan) 
     return answer("power-trust", saw)
 
 
-def _cooldown(context: Context, incident: Incident, node: NodeFacts, _plan: Plan) -> GuardRow:
-    saw = rules.CoolDownSeen(
-        now=context.now,
-        fenced_at=context.state.fenced_at.get(node.name),
-        proven=incident.proof is not None,
-        cooldown_s=context.settings.budgets.fence_cooldown_s,
-    )
-    return answer("cool-down", saw)
-
-
 def _fences(context: Context, incident: Incident, _node: NodeFacts, _plan: Plan) -> GuardRow:
     running = tuple(
         other.subject.name
@@ -147,20 +151,30 @@ def _fences(context: Context, incident: Incident, _node: NodeFacts, _plan: Plan)
 
 Guard = Callable[[Context, Incident, NodeFacts, Plan], GuardRow]
 
-GUARDS: tuple[Guard, ...] = (
-    _mode,
-    _inventory,
-    _control_plane,
-    _vms,
-    _method,
-    _own_node,
-    _replicas,
-    _trust,
-    _cooldown,
-    shares.zone_share,
-    shares.cluster_share,
-    shares.others_heard,
-    _fences,
-)
+# By the name that stands in the record.
+GUARDS_BY_NAME: dict[str, Guard] = {
+    "mode": _mode,
+    "inventory": _inventory,
+    "paused": _paused,
+    "cancelled": _cancelled,
+    "control-plane": quorum.control_plane,
+    "vms": _vms,
+    "fence-method": _method,
+    "own-node": _own_node,
+    "storage-replicas": _replicas,
+    "replicated-app": replicas.apps_on_node,
+    "power-trust": _trust,
+    "cool-down": flapping.cool_down,
+    "flapping": flapping.flapping,
+    "storm-brake": flapping.storm,
+    "zone-share": shares.zone_share,
+    "cluster-share": shares.cluster_share,
+    "others-heard": shares.others_heard,
+    "disruptions-at-once": quotas.nodes_at_once,
+    "disruptions-per-hour": quotas.nodes_per_hour,
+    "policy-limits": quotas.policy_on_node,
+    "fences-at-once": _fences,
+}
+GUARDS: tuple[Guard, ...] = tuple(GUARDS_BY_NAME.values())
 
-_WITHOUT_A_FENCE: tuple[Guard, ...] = (_mode, _inventory, _vms)
+_WITHOUT_A_FENCE: tuple[Guard, ...] = (_mode, _inventory, _paused, _cancelled, _vms)

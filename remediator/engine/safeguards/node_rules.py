@@ -75,20 +75,6 @@ def paused(saw: PausedSeen) -> Answer:
     return wait(saw.why, saw.until) if saw.why else grant("not paused")
 
 
-class ControlPlaneSeen(Record, frozen=True, kw_only=True):
-    """Whether the node is of the control plane."""
-
-    control_plane: bool
-
-
-@answers("control-plane", ControlPlaneSeen)
-def control_plane(saw: ControlPlaneSeen) -> Answer:
-    """Refuse to take down a control-plane node."""
-    if saw.control_plane:
-        return refuse("etcd quorum is not known here: a human must decide")
-    return grant("a worker")
-
-
 class VmsSeen(Record, frozen=True, kw_only=True):
     """How many VMs are on the node."""
 
@@ -180,29 +166,6 @@ def power_trust(saw: TrustSeen) -> Answer:
     if saw.contradicted and saw.fences:
         return refuse("its BMC said off while it lived: it proves nothing")
     return grant("never contradicted")
-
-
-class CoolDownSeen(Record, frozen=True, kw_only=True):
-    """When the node was fenced last."""
-
-    now: float
-    fenced_at: float | None
-    proven: bool
-    cooldown_s: float
-
-
-@answers("cool-down", CoolDownSeen)
-def cool_down(saw: CoolDownSeen) -> Answer:
-    """Hold a node that comes back and dies again."""
-    if saw.fenced_at is None or saw.proven:
-        return grant("not fenced lately")
-    until = saw.fenced_at + saw.cooldown_s
-    ago_s = saw.now - saw.fenced_at
-    if saw.now < until:
-        left_s = until - saw.now
-        why = f"fenced {ago_s:.0f} s ago: it is flapping; held for another {left_s:.0f} s"
-        return wait(why, until)
-    return grant(f"last fenced {ago_s:.0f} s ago")
 
 
 class FencesSeen(Record, frozen=True, kw_only=True):

@@ -8,13 +8,53 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from remediator.engine.chain import GuardRow
 from remediator.engine.context import Context
+from remediator.engine.guard_answers import Answer, answers, ask, grant, wait
+from remediator.engine.incidents import Incident, VmIncident
 from remediator.engine.inventory import Key
 from remediator.engine.model import Subject
+from remediator.engine.safeguards.node_rules import PausedSeen
 from remediator.engine.standing import Pause, PauseMeaning
 
 PAUSE_ANNOTATION = "remediator.io/pause"  # "ignore", or anything else (also nothing): freeze
 CLUSTER = "cluster"
+
+
+@answers("cancelled", PausedSeen)
+def _cancelled_answer(saw: PausedSeen) -> Answer:
+    return wait(saw.why) if saw.why else grant("not cancelled")
+
+
+def paused_row(context: Context, subject: Subject) -> GuardRow:
+    """Wait while a person has paused this node or VM, or anything that it lies in."""
+    why = paused(context, subject)
+    until = lifted_at(context, subject) if why else None
+    return ask("paused", PausedSeen(why=why, until=until))
+
+
+def cancelled(context: Context, incident: Incident | VmIncident | None) -> str:
+    """Return who has cancelled the plan of an incident, in words, or ""."""
+    stop = context.state.cancelled.get(incident.id) if incident is not None else None
+    if stop is None or incident is None:
+        return ""
+    again = f"'remediator retry {incident.id}' takes it up again"
+    return f"cancelled by {stop.by}: {stop.reason}; {again}"
+
+
+def cancelled_row(context: Context, incident: Incident | VmIncident | None) -> GuardRow:
+    """Wait where a person has cancelled the plan of this incident."""
+    return ask("cancelled", PausedSeen(why=cancelled(context, incident), until=None))
+
+
+def stops(context: Context, incident: Incident) -> tuple[GuardRow, ...]:
+    """Return the answers of the two guards by which a person holds a plan."""
+    return (paused_row(context, incident.subject), cancelled_row(context, incident))
+
+
+def held(context: Context, incident: Incident) -> str:
+    """Return why a plan that is under way goes no further now, in words, or ""."""
+    return paused(context, incident.subject) or cancelled(context, incident)
 
 
 def paused(context: Context, subject: Subject) -> str:

@@ -1,27 +1,28 @@
-"""The three answers of a guard, and the row that a decision record keeps of each."""
+"""What is made of the rows that guards have answered with."""
 
 from __future__ import annotations
 
 from remediator.engine.chain import GuardRow
+from remediator.engine.guard_answers import GRANT, REFUSE, WAIT, lift
+from remediator.engine.standing import APPROVAL
 
-GRANT, WAIT, REFUSE = "grant", "wait", "refuse"
-
-
-def grant(guard: str, why: str) -> GuardRow:
-    """Return the row of a guard that has nothing against it."""
-    return GuardRow(guard=guard, answer=GRANT, why=why)
-
-
-def wait(guard: str, why: str, until: float | None = None) -> GuardRow:
-    """Return the row of a guard that says not now; ``until``: it may grant from then on."""
-    return GuardRow(guard=guard, answer=WAIT, why=why, until=until)
-
-
-def refuse(guard: str, why: str) -> GuardRow:
-    """Return the row of a guard that leaves it to a human."""
-    return GuardRow(guard=guard, answer=REFUSE, why=why)
+__all__ = ["GRANT", "REFUSE", "WAIT", "lift", "refusal_key", "withheld"]
 
 
 def withheld(rows: tuple[GuardRow, ...]) -> tuple[GuardRow, ...]:
     """Return the rows that do not grant."""
     return tuple(row for row in rows if row.answer != GRANT)
+
+
+def refusal_key(rows: tuple[GuardRow, ...]) -> str:
+    """Return what makes two refusals one: it is recorded once.
+
+    A request for approval is another one for each policy, and again when it was answered.
+    """
+    names = []
+    for row in withheld(rows):
+        name = row.guard
+        if name == APPROVAL:
+            name = f"{APPROVAL}({row.policy}{'' if row.until is not None else ' closed'})"
+        names.append(name)
+    return f"guards:{','.join(names)}"

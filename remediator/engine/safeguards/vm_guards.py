@@ -11,9 +11,10 @@ from collections.abc import Callable
 from remediator.engine.chain import GuardRow, Plan
 from remediator.engine.context import Context
 from remediator.engine.guard_answers import ask as answer
-from remediator.engine.model import Record, Subject
+from remediator.engine.incidents import Incident, VmIncident
+from remediator.engine.model import Record, Subject, node_subject
 from remediator.engine.rules import Policy
-from remediator.engine.safeguards import claims, pauses
+from remediator.engine.safeguards import approvals, claims, flapping, pauses, quotas, replicas
 from remediator.engine.safeguards import node_rules as rules
 from remediator.engine.safeguards.node_guards import inventory_seen
 
@@ -25,6 +26,7 @@ class VmQuestion(Record, frozen=True, kw_only=True):
     policy: Policy | None
     plan: Plan | None
     node: str = ""  # the host that it is on
+    incident: Incident | VmIncident | None = None
 
 
 def ask_vm(
@@ -35,15 +37,19 @@ def ask_vm(
     *,
     node: str = "",
 ) -> tuple[GuardRow, ...]:
-    """Ask every guard about disrupting one VM, in a fixed order.
+    """Ask every guard about disrupting one VM, in a fixed order; a person's approval last.
 
-    Without a policy, a person has ordered it. Without ``node``, its host is looked up.
+    Without a policy, a person has ordered it. Without ``node``, its host is looked up. The incident
+    is the VM's own, or else that of its host.
     """
     if not node:
         vmi = context.inventory.vmi(subject)
         node = vmi.node if vmi is not None else ""
-    question = VmQuestion(vm=subject, policy=policy, plan=plan, node=node)
-    return tuple(guard(context, question) for guard in VM_GUARDS)
+    own = context.state.vm_incident_on(subject)
+    incident = own if own is not None else context.state.incident_on(node_subject(node))
+    question = VmQuestion(vm=subject, policy=policy, plan=plan, node=node, incident=incident)
+    answered = tuple(guard(context, question) for guard in VM_GUARDS)
+    return approvals.weigh(context, incident, policy, answered)
 
 
 def _mode(context: Context, question: VmQuestion) -> GuardRow:
@@ -72,11 +78,51 @@ def _hands_off(context: Context, question: VmQuestion) -> GuardRow:
 
 
 def _paused(context: Context, question: VmQuestion) -> GuardRow:
-    why = pauses.paused(context, question.vm)
-    until = pauses.lifted_at(context, question.vm) if why else None
-    return answer("paused", rules.PausedSeen(why=why, until=until))
+    return pauses.paused_row(context, question.vm)
+
+
+def _cancelled(context: Context, question: VmQuestion) -> GuardRow:
+    return pauses.cancelled_row(context, question.incident)
+
+
+def _replicated_app(context: Context, question: VmQuestion) -> GuardRow:
+    return replicas.app_of_vm(context, question.vm)
+
+
+def _crash_loop(context: Context, question: VmQuestion) -> GuardRow:
+    return flapping.crash_loop(context, question.vm)
+
+
+def _storm(context: Context, _question: VmQuestion) -> GuardRow:
+    return answer(flapping.STORM, flapping.storm_seen(context))
+
+
+def _at_once(context: Context, question: VmQuestion) -> GuardRow:
+    return quotas.vms_at_once(context, question.vm, question.node)
+
+
+def _per_hour(context: Context, question: VmQuestion) -> GuardRow:
+    return quotas.vms_per_hour(context, question.vm)
+
+
+def _policy_limits(context: Context, question: VmQuestion) -> GuardRow:
+    return quotas.policy_row(context, question.policy, question.vm)
 
 
 VmGuard = Callable[[Context, VmQuestion], GuardRow]
 
-VM_GUARDS: tuple[VmGuard, ...] = (_mode, _inventory, _hands_off, _paused)
+# By the name that stands in the record.
+VM_GUARDS_BY_NAME: dict[str, VmGuard] = {
+    "mode": _mode,
+    "inventory": _inventory,
+    "hands-off": _hands_off,
+    "paused": _paused,
+    "cancelled": _cancelled,
+    "replicated-app": _replicated_app,
+    "crash-loop": _crash_loop,
+    "storm-brake": _storm,
+    "disruptions-at-once": _at_once,
+    "disruptions-per-hour": _per_hour,
+    "policy-limits": _policy_limits,
+}
+VM_GUARDS: tuple[VmGuard, ...] = tuple(VM_GUARDS_BY_NAME.values())
