@@ -37,6 +37,13 @@ ACTING = {
     ("", "nodes", "patch"): "actions/live.py",
     ("", "pods", "delete"): "actions/force_stop.py",
     ("subresources.kubevirt.io", "virtualmachines/start", "update"): "actions/start.py",
+    ("", "pods/eviction", "create"): "actions/migrate.py",
+    ("kubevirt.io", "virtualmachineinstancemigrations", "get"): "actions/migrate.py",
+    ("kubevirt.io", "virtualmachineinstancemigrations", "create"): "actions/migrate.py",
+    ("kubevirt.io", "virtualmachineinstancemigrations", "delete"): "actions/cancel_migration.py",
+    ("subresources.kubevirt.io", "virtualmachineinstances/evacuate/cancel", "update"): (
+        "actions/cancel_migration.py"
+    ),
 }
 REMEDIATIONS = {
     "self-node-remediation.medik8s.io": "selfnoderemediation",

@@ -9,10 +9,12 @@ from typing import Final, assert_never
 
 import structlog
 
+from remediator.actions.cancel_migration import cancel_migration
 from remediator.actions.cordon import cordon
 from remediator.actions.fence.devices import FenceDevices
 from remediator.actions.fence.fence import fence
 from remediator.actions.force_stop import force_stop
+from remediator.actions.migrate import migrate
 from remediator.actions.power_on import power_on
 from remediator.actions.release import release
 from remediator.actions.remedy import remedy
@@ -23,10 +25,12 @@ from remediator.actions.world import LastBeat, Result, SparedError, World, faile
 from remediator.clock import Clock
 from remediator.engine.model import (
     Action,
+    CancelMigration,
     Cordon,
     Fence,
     ForceStop,
     KillPod,
+    Migrate,
     Outcome,
     OutcomeStatus,
     PowerOn,
@@ -200,7 +204,7 @@ class ActionRunner:
             del self._running[subject]
 
 
-async def _do(work: Work, world: World) -> Result:
+async def _do(work: Work, world: World) -> Result:  # noqa: PLR0911 - one case per work
     match work:
         case Cordon():
             return await cordon(work, world)
@@ -216,6 +220,10 @@ async def _do(work: Work, world: World) -> Result:
             return await uncordon(work, world)
         case PowerOn():
             return await power_on(work, world)
+        case Migrate():
+            return await migrate(work, world)
+        case CancelMigration():
+            return await cancel_migration(work, world)
         case SoftReboot() | RestartVm() | KillPod() | Unpause() | Snapshot():
             return await remedy(work, world)
         case Ungate():

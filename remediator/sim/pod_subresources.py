@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from remediator.sim.object_meta import check_preconditions
-from remediator.sim.problems import bad_request, conflict
-from remediator.sim.resources import PODS, ResourceType
+from remediator.sim.problems import bad_request, conflict, too_many_requests
+from remediator.sim.resources import POD_DISRUPTION_BUDGETS, PODS, ResourceType
 from remediator.sim.store import Store
 from remediator.sim.timestamps import rfc3339
 
@@ -83,10 +83,36 @@ def bind(call: SubresourceCall) -> tuple[int, Object | None]:
     return 201, success()
 
 
+def is_dry_run(call: SubresourceCall) -> bool:
+    """Whether nothing is to come of this call, as its query or its options say."""
+    options = call.body.get("deleteOptions") or {}
+    return call.query.get("dryRun") == "All" or "All" in (options.get("dryRun") or ())
+
+
+def _is_protected(store: Store, pod: Object) -> bool:
+    """Whether a budget allows no disruption of this pod (k8s EvictionREST)."""
+    labels = pod["metadata"].get("labels") or {}
+    for budget in store.list(POD_DISRUPTION_BUDGETS, pod["metadata"].get("namespace", "")):
+        wanted = ((budget.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
+        allowed = (budget.get("status") or {}).get("disruptionsAllowed", 0)
+        if allowed <= 0 and all(labels.get(key) == value for key, value in wanted.items()):
+            return True
+    return False
+
+
 def evict(call: SubresourceCall) -> tuple[int, Object | None]:
-    """Delete a pod as its eviction asks; no PodDisruptionBudget is looked at here."""
+    """Delete a pod as its eviction asks, unless a PodDisruptionBudget forbids that (429).
+
+    The budgets' own controller is not here: ``status.disruptionsAllowed`` is what a story says.
+    """
     options = call.body.get("deleteOptions") or {}
     preconditions = options.get("preconditions") or {}
+    pod = call.store.get(PODS, call.namespace, call.name)
+    check_preconditions(PODS, pod, uid=preconditions.get("uid") or "", version="")
+    if _is_protected(call.store, pod):
+        raise too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.")
+    if is_dry_run(call):
+        return 201, success()
     call.store.delete(
         PODS,
         call.namespace,

@@ -13,8 +13,8 @@ from remediator.sim.controllers.environment import Environment
 from remediator.sim.controllers.metadata import Obj, controller_of, is_deleting, key_of, phase_of
 from remediator.sim.controllers.vmi_state import FINAL_MIGRATION_PHASES, vmi_node
 from remediator.sim.controllers.work_queue import Key
-from remediator.sim.pod_subresources import evict
-from remediator.sim.problems import Problem, too_many_requests
+from remediator.sim.pod_subresources import evict, is_dry_run
+from remediator.sim.problems import Problem, bad_request, too_many_requests
 from remediator.sim.resources import (
     PODS,
     VIRTUAL_MACHINE_INSTANCE_MIGRATIONS,
@@ -28,8 +28,9 @@ _RETRY_S = 20.0
 
 
 def serve(server: ApiServer) -> None:
-    """Put the webhook before the API server's own eviction."""
+    """Put the webhook before the API server's own eviction; let an evacuation be taken back."""
     server.register_subresource(PODS.kind, "eviction", _evict)
+    server.register_subresource(VIRTUAL_MACHINE_INSTANCES.kind, "evacuate/cancel", _cancel)
 
 
 def _evict(call: SubresourceCall) -> tuple[int, Obj | None]:
@@ -52,7 +53,7 @@ def _evict(call: SubresourceCall) -> tuple[int, Obj | None]:
         )
     if (vmi["status"] or {}).get("evacuationNodeName") == vmi_node(vmi):
         raise _denied(f'Evacuation in progress: Eviction triggered evacuation of VMI "{name}"')
-    if not _is_dry_run(call):
+    if not is_dry_run(call):
         node = vmi_node(vmi)
         call.store.mutate(
             VIRTUAL_MACHINE_INSTANCES,
@@ -62,9 +63,19 @@ def _evict(call: SubresourceCall) -> tuple[int, Obj | None]:
     raise _denied(f'Eviction triggered evacuation of VMI "{name}"')
 
 
-def _is_dry_run(call: SubresourceCall) -> bool:
-    options = call.body.get("deleteOptions") or {}
-    return call.query.get("dryRun") == "All" or "All" in (options.get("dryRun") or ())
+def _cancel(call: SubresourceCall) -> tuple[int, Obj | None]:
+    """Take an evacuation back (kv evacuate_cancel.go). Raises Problem 400, 404."""
+    node = call.body.get("evacuationNodeName")
+    if not node:
+        raise bad_request("evacuationNodeName is required")
+    vmi = call.store.get(VIRTUAL_MACHINE_INSTANCES, call.namespace, call.name)
+    if (vmi.get("status") or {}).get("evacuationNodeName") == node:
+        call.store.mutate(
+            VIRTUAL_MACHINE_INSTANCES,
+            *key_of(vmi),
+            lambda vmi: vmi["status"].pop("evacuationNodeName", None),
+        )
+    return 202, None
 
 
 def _denied(why: str) -> Problem:

@@ -31,7 +31,11 @@ def failure(migration: Obj, vmi: Obj | None, target: Obj | None) -> str | None:
         # A successor of the VMI that was to be migrated. Its pod waits for this migration to end,
         # so waiting here for that pod would stop both for ever.
         (phase_of(vmi) != "Running", "vmi is not running."),
-        (is_deleting(migration) and not handed_off, "due to being canceled"),
+        # lab section 4: deleted before the copy begins, it ends though no virt-handler helps.
+        (
+            is_deleting(migration) and phase != "Running" and not state_started(state, mine=mine),
+            "due to being canceled",
+        ),
         (
             target is not None and is_terminal(target),
             "target pod shutdown during migration",
@@ -47,6 +51,11 @@ def failure(migration: Obj, vmi: Obj | None, target: Obj | None) -> str | None:
         (mine and bool(state.get("failed")), "source node reported migration failed"),
     )
     return next((why for holds, why in reasons if holds), None)
+
+
+def state_started(state: Obj, *, mine: bool) -> bool:
+    """Whether the source has begun to copy memory for this migration."""
+    return mine and bool(state.get("startTimestamp"))
 
 
 def next_phase(migration: Obj, vmi: Obj, target: Obj | None) -> str | None:
