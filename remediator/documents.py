@@ -143,7 +143,7 @@ def _from_yaml(error: YamlError) -> DocumentProblem:
 
 
 def _placed(document: Document, problem: Problem) -> DocumentProblem:
-    mark = document.mark(problem.path)
+    mark = getattr(problem, "mark", None) or document.mark(problem.path)
     return DocumentProblem(
         document.file, mark.line, mark.column, dotted(problem.path), problem.text
     )

@@ -57,6 +57,8 @@ class Document(msgspec.Struct, frozen=True):
     file: str
     value: object
     marks: dict[KeyPath, Mark]
+    values: dict[KeyPath, Mark] = {}  # where the text of each scalar begins, quotes included
+    text: str = ""  # the whole file
 
     def mark(self, path: KeyPath) -> Mark:
         """Return where the value at ``path`` stands; for a missing one, where its parent does."""
@@ -122,6 +124,7 @@ class _Builder:
     def __init__(self, file: str) -> None:
         self.file = file
         self.marks: dict[KeyPath, Mark] = {}
+        self.values: dict[KeyPath, Mark] = {}
 
     def build(self, node: yaml.Node, path: KeyPath) -> object:
         mark = _mark_of(node.start_mark)
@@ -130,6 +133,8 @@ class _Builder:
         if mark is not None:
             self.marks.setdefault(path, mark)
         if isinstance(node, yaml.ScalarNode):
+            if mark is not None:
+                self.values[path] = mark
             if node.tag not in _TAGS:
                 raise YamlError(self.file, mark, f"tags such as {node.tag} are not supported")
             return _scalar(node)
@@ -163,7 +168,7 @@ def load_all(text: str, *, file: str) -> Iterator[Document]:
         for node in yaml.compose_all(text, Loader=_Loader):
             builder = _Builder(file)
             value = builder.build(node, ())
-            yield Document(file, value, builder.marks)
+            yield Document(file, value, builder.marks, builder.values, text)
     except yaml.MarkedYAMLError as error:
         problem = ": ".join(part for part in (error.context, error.problem) if part)
         raise YamlError(

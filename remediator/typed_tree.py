@@ -75,6 +75,9 @@ class _Walk:
     def struct(self, value: object, into: Any, path: Path) -> object:
         if value is None:
             value = {}  # "section:" with nothing below it means its defaults
+        bare = getattr(into, "bare", None)
+        if isinstance(bare, str) and isinstance(value, str):
+            value = {bare: value}  # a word alone stands for the field that the Struct names so
         if not isinstance(value, Mapping):
             self.fault(path, f"expected keys and values, found {_shown(value)}")
             return None

@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from remediator.documents import (
+    NAME,
     DocumentError,
     DocumentProblem,
     Written,
     read_directory,
     read_documents,
 )
-from remediator.engine.rules import STEPS, Policy
-from remediator.policy.document import ACTED_ON, OF_VMS, PolicyDocument
+from remediator.engine.rules import (
+    Approval,
+    Limits,
+    OnFailure,
+    Policy,
+    StepOptions,
+    SubjectKind,
+)
+from remediator.policy.checks import check
+from remediator.policy.conditions import CelCondition
+from remediator.policy.document import API_VERSION, KIND, STEP_WORDS, PolicyDocument, Spec
+from remediator.policy.findings import Finding, findings
+from remediator.policy.windows import CronWindow
 from remediator.strict_yaml import Document
-from remediator.typed_tree import Path as KeyPath
-from remediator.typed_tree import Problem
+from remediator.typed_tree import Problem, convert
 
 PolicyProblem = DocumentProblem
+_canonical = msgspec.json.Encoder(order="sorted")
 
 
 class PolicyError(DocumentError):
     """Policies that cannot be used; ``problems`` has every fault found, the text one per line."""
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found in files: the sound policies in the order asked, faults, and warnings."""
+
+    policies: tuple[Policy, ...]
+    problems: tuple[DocumentProblem, ...]
+    warnings: tuple[DocumentProblem, ...]
 
 
 def shipped_directory() -> Path:
@@ -37,7 +61,45 @@ def shipped_directory() -> Path:
 
 def label_keys(policies: Iterable[Policy]) -> frozenset[str]:
     """Return the node label keys that these policies read; watchers must keep them."""
-    return frozenset(key for policy in policies for key in policy.node_labels)
+    keys: set[str] = set()
+    for policy in policies:
+        keys.update(policy.node_labels)
+        keys.update(_texts_beside(policy, "node.labels"))
+    return frozenset(keys)
+
+
+def vm_label_keys(policies: Iterable[Policy]) -> frozenset[str]:
+    """Return the label keys of VirtualMachines that these policies read."""
+    keys: set[str] = set()
+    for policy in policies:
+        keys.update(policy.vm_labels)
+        keys.update(_texts_beside(policy, "vm.labels"))
+    return frozenset(keys)
+
+
+def _texts_beside(policy: Policy, name: str) -> frozenset[str]:
+    """Return every text that a condition about these labels holds: its keys are among them."""
+    condition = policy.condition
+    if not isinstance(condition, CelCondition) or name not in condition.names:
+        return frozenset()
+    return condition.literals
+
+
+def in_order(policies: Iterable[Policy]) -> list[Policy]:
+    """Return policies in the order in which they are asked: priority, lower first, then name."""
+    return sorted(policies, key=lambda one: (one.priority, one.name))
+
+
+def read(directory: Path) -> Reading:
+    """Read every ``*.yaml`` and ``*.yml`` file of a directory, whatever is wrong with some."""
+    found, problems = read_directory(directory, PolicyDocument, check, what="policy")
+    return _reading(found, problems)
+
+
+def read_text(text: str, *, file: str) -> Reading:
+    """Read the policies of one file's text, whatever is wrong with some."""
+    found, problems = read_documents(text, file=file, into=PolicyDocument, check=check)
+    return _reading(found, problems)
 
 
 def load_directory(directory: Path) -> list[Policy]:
@@ -46,94 +108,110 @@ def load_directory(directory: Path) -> list[Policy]:
     That order is ``spec.priority`` (lower first), then name.
     Raises PolicyError: unreadable files, faults, a name used twice, or no policy at all.
     """
-    found, problems = read_directory(directory, PolicyDocument, _check, what="policy")
-    if problems:
-        raise PolicyError(problems)
-    return sorted(map(_policy, found), key=lambda one: (one.priority, one.name))
+    reading = read(directory)
+    if reading.problems:
+        raise PolicyError(reading.problems)
+    return list(reading.policies)
 
 
 def load_text(text: str, *, file: str) -> list[Policy]:
     """Read the policies of one file's text, in the file's order. Raises PolicyError."""
-    found, problems = read_documents(text, file=file, into=PolicyDocument, check=_check)
+    found, problems = read_documents(text, file=file, into=PolicyDocument, check=check)
     if problems:
         raise PolicyError(problems)
-    return [_policy(one) for one in found]
+    return [_of(one) for one in found]
 
 
-def _check(written: PolicyDocument, document: Document) -> Iterator[Problem]:
-    """Yield what types cannot say."""
-    spec = written.spec
-    for at, verdict in enumerate(spec.verdicts):
-        if verdict not in ACTED_ON:
-            known = " and ".join(ACTED_ON)
-            what = "is a verdict on VMs, and this policy is of nodes"
-            if verdict not in OF_VMS:
-                what = "has no plan"
-            yield Problem(
-                ("spec", "verdicts", at), f"{verdict} {what}; only {known} can be acted on"
-            )
-    for name in ("verdicts", "steps", "requiredProof"):
-        yield from _repeated(document, name)
-    if not spec.verdicts:
-        yield Problem(("spec", "verdicts"), "names no verdict, so it would never match")
-    if spec.for_s < 0:
-        yield Problem(("spec", "for"), "must not be negative")
-    for verdict in spec.for_verdict.by_verdict():
-        if verdict not in spec.verdicts:
-            text = "is for a verdict that this policy does not answer"
-            yield Problem(("spec", "forVerdict", verdict.value), text)
-    yield from _check_steps(written)
-    yield from _check_proof_by_disk(written)
+def read_object(name: str, spec: dict[str, Any] | None) -> tuple[Policy | None, list[Problem]]:
+    """Return the policy that an object of the cluster holds, or all that is wrong with it."""
+    tree = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec or {}}
+    written, problems = convert(tree, PolicyDocument)
+    if written is None:
+        return None, problems
+    problems = list(check(written, Document("", tree, {})))
+    if not NAME.fullmatch(name):
+        text = "must be lower-case letters, digits and '-', at most 63"
+        problems.append(Problem(("metadata", "name"), text))
+    if problems:
+        return None, problems
+    digest = hashlib.sha256(_canonical.encode(tree)).hexdigest()
+    return make(written.spec, name=name, source=f"{KIND} {name}", content_hash=digest), []
 
 
-def _check_proof_by_disk(written: PolicyDocument) -> Iterator[Problem]:
-    spec = written.spec
-    for kind, proofs in spec.required_proof_by_disk.items():
-        where: KeyPath = ("spec", "requiredProofByDisk", kind.value)
-        if not proofs:
-            yield Problem(where, "names no proof: VMs with such disks could never be restarted")
-        for at, proof in enumerate(proofs):
-            if proof not in spec.required_proof:
-                yield Problem((*where, at), f"{proof} is not in requiredProof, which it narrows")
+def _reading(found: Sequence[Written[PolicyDocument]], problems: Sequence[Any]) -> Reading:
+    by_name = {one.name: one for one in found}
+    policies = in_order(_of(one) for one in by_name.values())
+    return Reading(
+        policies=tuple(policies),
+        problems=tuple(sorted(problems)),
+        warnings=tuple(sorted(_placed(by_name, one) for one in findings(policies))),
+    )
 
 
-def _repeated(document: Document, name: str) -> Iterator[Problem]:
-    spec = document.value["spec"] if isinstance(document.value, dict) else {}
-    items = spec.get(name) or []
-    for at, item in enumerate(items):
-        if item in items[:at]:
-            yield Problem(("spec", name, at), f"{item} stands twice")
+def _placed(found: dict[str, Written[PolicyDocument]], finding: Finding) -> DocumentProblem:
+    return found[finding.policy].place(finding.path, finding.text)
 
 
-def _check_steps(written: PolicyDocument) -> Iterator[Problem]:
-    spec = written.spec
-    path: KeyPath = ("spec", "steps")
-    if not spec.steps:
-        yield Problem(path, "names no step; to act on nothing, set mode: observe")
-    if [STEPS.index(step) for step in spec.steps] != sorted(STEPS.index(s) for s in spec.steps):
-        yield Problem(path, f"must keep the order {', '.join(STEPS)}")
-    if "recover" in spec.steps and "cordon" not in spec.steps:
-        yield Problem(path, "recover needs cordon: else VMs are scheduled to the dead node again")
-    if {"release", "recover"} & set(spec.steps) and not spec.required_proof:
-        yield Problem(
-            ("spec", "requiredProof"), "release and recover need proof; name at least one kind"
-        )
-
-
-def _policy(written: Written[PolicyDocument]) -> Policy:
-    spec = written.value.spec
-    return Policy(
+def _of(written: Written[PolicyDocument]) -> Policy:
+    return make(
+        written.value.spec,
         name=written.name,
         source=written.document.file,
         content_hash=written.content_hash,
+    )
+
+
+def make(spec: Spec, *, name: str, source: str, content_hash: str) -> Policy:
+    """Return the engine's policy of a document that ``check`` found nothing against."""
+    approval = spec.approval
+    return Policy(
+        name=name,
+        source=source,
+        content_hash=content_hash,
+        subject=spec.subject,
         verdicts=spec.verdicts,
-        steps=tuple(spec.steps),
+        steps=tuple(step for one in spec.steps for step in STEP_WORDS[one.do]),
+        step_options=_options(spec),
         node_labels=dict(spec.node_selector.labels),
+        namespaces=tuple(spec.vm_selector.namespaces),
+        vm_labels=dict(spec.vm_selector.labels),
         for_s=spec.for_s,
         for_verdict=spec.for_verdict.by_verdict(),
+        condition=None if spec.condition is None else CelCondition(spec.condition, spec.subject),
+        windows=tuple(
+            CronWindow(one.schedule, one.duration_s, one.time_zone) for one in spec.active_windows
+        ),
         enforce=spec.mode == "enforce",
         required_proof=spec.required_proof,
         required_proof_by_disk=dict(spec.required_proof_by_disk),
+        limits=Limits(
+            at_once=spec.limits.at_once,
+            per_hour=spec.limits.per_hour,
+            per_subject_per_hour=spec.limits.per_subject_per_hour,
+        ),
+        approval=None
+        if approval is None or not approval.required
+        else Approval(
+            by=tuple(approval.by),
+            lapses_after_s=approval.lapses_after_s,
+            proceeds=approval.then == "proceed",
+        ),
         start_manual=spec.start_manual,
         priority=spec.priority,
     )
+
+
+def _options(spec: Spec) -> dict[str, StepOptions]:
+    """Return how the steps are tried that say so; a VM's step is followed by a stronger one."""
+    follows = OnFailure.NEXT if spec.subject is SubjectKind.VM else OnFailure.ESCALATE
+    found: dict[str, StepOptions] = {}
+    for one in spec.steps:
+        if (one.timeout_s, one.attempts, one.on_failure) == (None, None, None):
+            continue
+        for step in STEP_WORDS[one.do]:
+            found[step] = StepOptions(
+                timeout_s=one.timeout_s,
+                attempts=one.attempts,
+                on_failure=follows if one.on_failure is None else one.on_failure,
+            )
+    return found

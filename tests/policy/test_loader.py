@@ -93,7 +93,7 @@ def test_all_faults_of_a_document_come_at_once_with_line_column_and_field():
         (
             "p.yaml:5:14: spec.verdicts[0]: 'Ded' is not one of Unknown, Healthy, Suspect, Dead,"
             " Unreachable, Isolated, KubeletDown, HandlerDown, Degraded, Contradiction,"
-            " GuestSilent, Crashed, Stuck, Paused, Unplaceable"
+            " Maintenance, GuestSilent, Crashed, Stuck, Paused, Unplaceable"
         ),
         "p.yaml:6:18: spec.nodeSelector.label: unknown key; did you mean 'labels'?",
         (
@@ -101,7 +101,11 @@ def test_all_faults_of_a_document_come_at_once_with_line_column_and_field():
             " seconds"
         ),
         "p.yaml:8:3: spec.mode: 'enforced' is not one of observe, enforce",
-        "p.yaml:9:18: spec.steps[1]: 'dance' is not one of cordon, fence, release, recover",
+        (
+            "p.yaml:9:18: spec.steps[1].do: 'dance' is not one of cordon, fence, reschedule,"
+            " release, recover, migrate, softReboot, restart, forceStop, unpause, snapshot, notify,"
+            " hold"
+        ),
         "p.yaml:10:3: spec.startManual: expected bool, found text 'yes'; write true or false",
     ]
 
@@ -109,11 +113,14 @@ def test_all_faults_of_a_document_come_at_once_with_line_column_and_field():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (policy(spec="verdicts: [Healthy]"), "Healthy has no plan; only Dead and Unreachable"),
-        (policy(spec="verdicts: [Isolated]"), "Isolated has no plan"),
+        (
+            policy(spec="verdicts: [Healthy]"),
+            "Healthy has no plan; only Dead, Degraded, HandlerDown",
+        ),
+        (policy(spec="verdicts: [Suspect]"), "Suspect has no plan"),
         (
             policy(spec="verdicts: [Dead, GuestSilent]"),
-            "spec.verdicts[1]: GuestSilent is a verdict on VMs, and this policy is of nodes; only",
+            "spec.verdicts[1]: GuestSilent is a verdict on VMs, and this policy is of nodes; write",
         ),
         (policy(spec="verdicts: []"), "names no verdict"),
         (policy(spec="verdicts: [Dead, Dead]"), "spec.verdicts[1]: Dead stands twice"),
@@ -128,7 +135,7 @@ def test_all_faults_of_a_document_come_at_once_with_line_column_and_field():
         ),
         (
             policy(spec="verdicts: [Dead], forVerdict: {Isolated: 15s}"),
-            "spec.forVerdict.Isolated: unknown key",
+            "spec.forVerdict.Isolated: is for a verdict that this policy does not answer",
         ),
         (
             policy(spec="verdicts: [Dead], forVerdict: {Dead: soon}"),
