@@ -11,8 +11,14 @@ until boots take longer, and then kept where they only just do:
   first windows may already have been past the knee: the limit goes down until boots get no faster
 * *holding*: the limit follows the knee, up in small steps that grow while nothing resists
 
-A *window* is the boots that were started since the limit was last changed. Where too many starts
-fail (volumes that do not attach, boots that time out), the limit goes down at once.
+A *window* is the boots that ran with about as many others as the limit says; how long half of them
+take is estimated with those that still boot (Kaplan and Meier's estimator), so that the quick ones,
+which end first, do not mislead. Where too many starts fail (volumes that do not attach, boots that
+time out), the limit goes down at once.
+
+What is limited are boots that read from the storage. A start takes a while until then (a node is
+found, volumes are attached); where it is told when a VM begins to boot (``reads``), so many more
+are let through as are on their way at any time.
 
 Pure and without an engine: VMs are any strings, times are seconds of any clock that never steps
 backward.
@@ -26,34 +32,34 @@ from collections.abc import Callable
 
 import msgspec
 
+from remediator.engine.knee import Knee, Level, fit, median_s, merged, noise_of
 from remediator.engine.model import Record
 from remediator.engine.settings import RateSettings
 
 # Boots that take so many times as long as they need are too many at once, besides what the spread
 # of their times explains.
 CONGESTED = 1.25
-# What holding aims at. At 1.08 a storage that loses half of its capacity per doubling gives 97 %,
-# one that loses none gives all; below it places stand empty.
-_TARGET = 1.08
-# From the time that boots take to how far past the knee they are: their number goes with the 0.5th
-# to 1st power of the time, from a storage that loses half per doubling to one that only shares.
-_KNEE_POWER = 0.6
+# Holding aims a little past the knee, where a storage that loses half per doubling still gives
+# 95 % and more: below it places stand empty. The less alike boots are, the more of them do.
+_PAST_KNEE, _PAST_KNEE_MAX = 1.03, 1.1
 _SHRINK = 0.7  # a step down after failures
 # Steps down in seeking: a short one first, which shows whether it was worth it.
 _FIRST_STEP, _NEXT_STEP = 0.8, 0.6
-_STEADY = 0.07  # times that differ by less are the same
 # Between two limits so far apart, equal times show that both are below the knee.
 _APART = 0.85
 # Share of the ends in a window that may be failures; a VM of its own trouble fails at any pace.
 _FAILURES = 0.2
-# Throughput that differs by more is no chance.
-_WORSE = 0.85
-_PATIENCE_MAX = 8  # windows between two tries of what was too much
 _COHORT_MIN = 4  # fewer boots say nothing about the rest
-_LEVELS = 8  # windows that are remembered: what was seen before may be another storage by now
+_LAUNCH_MAX = 1.0  # at most as many are on their way as read
+_BUCKET = 1.12  # limits that differ by less are one
+# Weight of what was seen, once as many as the limit have booted since: the storage may be another
+# by now, or the VMs are.
+_FADING, _FORGOTTEN = 0.99, 0.2
+# A window is over when so many have ended, as a share of the limit.
+_ENDED_GROWING, _ENDED_HOLDING = 0.5, 1 / 3
 # What is waiting, in multiples of the limit, from which the limit is multiplied by that much. With
 # half of the capacity lost per doubling, an overload by f costs f * (f - 1) / 2 boot times.
-_GROWTH = ((120.0, 4.0), (60.0, 3.0), (20.0, 2.0), (3.0, 1.5), (0.0, 1.0))
+_GROWTH = ((120.0, 3.0), (60.0, 2.0), (3.0, 1.5), (0.0, 1.0))
 
 
 class Phase(enum.StrEnum):
@@ -73,30 +79,20 @@ class Learned(Record, frozen=True, kw_only=True):
     sure: bool = False  # two different limits took that time: they were below the knee
 
 
-class _Level(Record, frozen=True, kw_only=True):
-    """What one window showed: so many boots at once took so long, half of them less."""
+class _Flight(msgspec.Struct):
+    """A start under way."""
 
-    boots: float
-    took_s: float
-    noise: float  # by how much the time may be off by chance, as a share of it
-
-    @property
-    def per_second(self) -> float:
-        return self.boots / max(self.took_s, 1e-9)
+    since_at: float  # since when it reads, or was started where that was not told
+    area: float  # integral of the boots at once until then
+    reads: bool = False
 
 
 class _Window(msgspec.Struct):
-    """The first so many starts under one limit, and what became of them."""
+    """What became of boots under one limit."""
 
-    size: int
-    starts: dict[str, float] = {}  # still booting
     took_s: list[float] = []
-    boots: float = 0.0  # sum of how many booted at once, on the average of each boot's time
+    boots: float = 0.0  # sum of how many read at once, on the average of each boot's time
     failures: int = 0
-
-    @property
-    def full(self) -> bool:
-        return len(self.starts) + len(self.took_s) + self.failures >= self.size
 
 
 class StartRate:
@@ -120,21 +116,28 @@ class StartRate:
         self._sure = learned.sure if learned else False
         self._changed = changed
         self._waiting = 0
-        self._flying: dict[str, tuple[float, float]] = {}  # vm -> (start, area then)
+        self._flying: dict[str, _Flight] = {}
+        self._launches = False  # it is told when VMs begin to read
         self._area = 0.0  # integral of the boots at once over time
         self._area_at = 0.0
-        self._window = _Window(size=self._size())
+        self._launch_s = 0.0  # from the start to reading
+        self._window = _Window()
         self._late = False  # so many are late that no more is started until it is known how late
-        self._levels: list[_Level] = []  # the last few windows, newest last
+        # What was seen at about so many at once, by the power of _BUCKET; the newest is last.
+        self._levels: dict[int, Level] = {}
+        self._last: Level | None = None
         self._calm = 0  # windows in a row in which nothing resisted
-        self._patience = 1  # so many of them before the next step up in holding
 
     @property
     def limit(self) -> int:
-        """How many may boot at once now."""
+        """How many may be on their way or boot now."""
         if self._late:
-            return max(self.settings.floor, min(self._whole, len(self._flying)))
-        return self._whole
+            return max(self.settings.floor, self._whole // 2, min(self._whole, len(self._flying)))
+        if self._launch_s <= 0 or self._base_s <= 0:
+            return self._whole
+        turning = min(_LAUNCH_MAX, self._launch_s / self.took_s)
+        on_their_way = self._now_reading() * turning  # so many end while one is on its way
+        return int(self._limit + on_their_way + 0.25)
 
     @property
     def _whole(self) -> int:
@@ -158,7 +161,7 @@ class StartRate:
     @property
     def took_s(self) -> float:
         """How long boots took in the last window, seconds; 0 before the first."""
-        return self._levels[-1].took_s if self._levels else self._base_s
+        return self._last.took_s if self._last is not None else self._base_s
 
     @property
     def learned(self) -> Learned:
@@ -172,30 +175,38 @@ class StartRate:
     def started(self, vm: str, at: float) -> None:
         """Note that a VM's start began."""
         self._pass(at)
-        self._flying[vm] = (at, self._area)
-        if not self._window.full:
-            self._window.starts[vm] = at
+        if vm not in self._flying:
+            self._flying[vm] = _Flight(at, self._area)
+
+    def reads(self, vm: str, at: float) -> None:
+        """Note that its guest begins to boot. Optional: without it the start counts as that."""
+        self._pass(at)
+        flight = self._flying.get(vm)
+        if flight is None or flight.reads:
+            return
+        launch_s = at - flight.since_at
+        self._launch_s += (0.1 if self._launch_s else 1.0) * (launch_s - self._launch_s)
+        self._launches = True
+        flight.since_at, flight.area, flight.reads = at, self._area, True
 
     def up(self, vm: str, at: float) -> None:
         """Note that its guest is up: one more boot whose time is known."""
         self._pass(at)
         flight = self._flying.pop(vm, None)
-        if flight is None:
+        if flight is None or at <= flight.since_at:
             return
-        began_at, area = flight
-        window = self._window
-        if window.starts.pop(vm, None) is not None and at > began_at:
-            window.took_s.append(at - began_at)
-            window.boots += (self._area - area) / (at - began_at)
+        boots = (self._area - flight.area) / (at - flight.since_at)
+        if self._belongs(boots):
+            self._window.took_s.append(at - flight.since_at)
+            self._window.boots += boots
         self._judge(at)
 
     def failed(self, vm: str, at: float) -> None:
         """Note that its start failed, or took longer than it may."""
         self._pass(at)
-        self._flying.pop(vm, None)
-        window = self._window
-        if window.starts.pop(vm, None) is None:
+        if self._flying.pop(vm, None) is None:
             return
+        window = self._window
         window.failures += 1
         ends = window.failures + len(window.took_s)
         if window.failures >= 2 and window.failures > _FAILURES * ends:
@@ -206,119 +217,129 @@ class StartRate:
         """Forget a start of which no more is learned: its owner stopped it, nobody sees it boot."""
         self._pass(at)
         self._flying.pop(vm, None)
-        self._window.starts.pop(vm, None)
 
     # --- judging a window ---------------------------------------------------------------------
 
     def _pass(self, at: float) -> None:
-        self._area += len(self._flying) * max(0.0, at - self._area_at)
+        self._area += self._now_reading() * max(0.0, at - self._area_at)
         self._area_at = max(self._area_at, at)
 
-    def _size(self) -> int:
-        return max(_COHORT_MIN, math.ceil(self._limit))
+    def _now_reading(self) -> int:
+        if not self._launches:
+            return len(self._flying)
+        return sum(flight.reads for flight in self._flying.values())
+
+    def _belongs(self, boots: float) -> bool:
+        """Whether a boot among so many others says something about this limit."""
+        return _APART * self._limit - 1 <= boots <= 1.5 * self._limit + 1
 
     def _judge(self, at: float) -> None:
         """Close the window once it is known how long half of its boots took."""
         window = self._window
-        if not window.took_s or not window.full:
+        share = _ENDED_HOLDING if self._phase is Phase.HOLDING else _ENDED_GROWING
+        if len(window.took_s) < max(_COHORT_MIN, math.ceil(self._limit * share)):
+            self._late = self._is_late(at)
             return
-        half = (len(window.starts) + len(window.took_s)) // 2
-        times = sorted([*window.took_s, *(at - start for start in window.starts.values())])
-        took_s = times[half]
-        ended = sum(1 for each in window.took_s if each <= took_s)
-        if ended <= half and len(window.took_s) < len(times):
-            # Some of those that still boot may yet be quicker: so long they take at least.
-            noise = self._levels[-1].noise if self._levels else 0.0
-            self._late = self._base_s > 0 and took_s > (CONGESTED + noise) * self._base_s
+        took_s = median_s(window.took_s, self._still(at))
+        if took_s is None:
+            self._late = self._is_late(at)
             return
-        level = _Level(
-            boots=window.boots / len(window.took_s), took_s=took_s, noise=_noise(times, took_s)
+        level = Level(
+            boots=window.boots / len(window.took_s), took_s=took_s, noise=noise_of(window.took_s)
         )
-        before = self._levels
-        self._levels = [*before[1 - _LEVELS :], level]
-        self._learn_base(level, before)
+        self._last = level
+        self._remember(level)
+        knee = fit(list(self._levels.values()))
+        self._base_s = knee.base_s
+        self._sure = self._sure or self._flat(knee)
         if self._phase is Phase.GROWING:
-            self._grow(level)
+            self._grow(level, knee)
         elif self._phase is Phase.SEEKING:
-            self._seek(level)
+            self._seek(level, knee)
         else:
-            self._hold(level)
+            self._hold(level, knee)
 
-    def _learn_base(self, level: _Level, before: list[_Level]) -> None:
-        """Learn the undisturbed time: fewer at once took no less, or more at once no longer."""
+    def _remember(self, level: Level) -> None:
+        """Add a window to what was seen with about as many at once, and let the others fade."""
+        key = round(math.log(level.boots) / math.log(_BUCKET))
+        before = self._levels.pop(key, None)
+        fading = _FADING ** (len(self._window.took_s) / self._limit)
+        for other, seen in list(self._levels.items()):
+            faded = seen.weight * fading
+            if faded < _FORGOTTEN:
+                del self._levels[other]
+            else:
+                self._levels[other] = msgspec.structs.replace(seen, weight=faded)
+        self._levels[key] = level if before is None else merged(before, level)
+
+    def _flat(self, knee: Knee) -> bool:
+        """Whether two limits that are apart took the same time, so that both are below the knee."""
+        seen = self._levels.values()
+        below = [each.boots for each in seen if each.boots <= (knee.boots or math.inf) + 0.5]
+        return len(below) > 1 and min(below) <= _APART * max(below)
+
+    def _still(self, at: float) -> list[float]:
+        """Return how long those of the window that still boot have taken by now."""
+        return [
+            at - flight.since_at
+            for flight in self._flying.values()
+            if (flight.reads or not self._launches)
+            and at > flight.since_at
+            and self._belongs((self._area - flight.area) / (at - flight.since_at))
+        ]
+
+    def _is_late(self, at: float) -> bool:
+        """Whether half of the boots take too long, however long that will turn out to be."""
         if self._base_s <= 0:
-            self._base_s = level.took_s
-            return
-        if level.took_s < self._base_s:
-            weight = 0.3 if self._sure else 1.0
-            self._base_s += weight * (level.took_s - self._base_s)
-        for other in before:
-            low, high = sorted((level, other), key=lambda each: each.boots)
-            apart = min(_APART, math.exp(-2.5 * max(low.noise, high.noise)))
-            if low.boots <= apart * high.boots and high.took_s <= (1 + _STEADY) * low.took_s:
-                self._sure = True
-                self._base_s = (low.took_s + high.took_s) / 2
+            return False
+        noise = self._last.noise if self._last is not None else 0.0
+        still, limit_s = self._still(at), (CONGESTED + noise) * self._base_s
+        late = sum(1 for each in still if each > limit_s)
+        return 2 * late > len(still) + len(self._window.took_s) and late >= 2
 
-    def _grow(self, level: _Level) -> None:
-        ratio = level.took_s / self._base_s
-        if ratio <= CONGESTED + level.noise:
+    def _grow(self, level: Level, knee: Knee) -> None:
+        quick = level.took_s <= (CONGESTED + level.noise) * knee.base_s
+        if knee.boots is None or quick:
             times = self._boldness() if self._used(level) else 1.0
             self._set(self._limit * times, f"{_shown(level)}: no slower than fewer at once")
         elif self._sure:
             self._phase = Phase.HOLDING
-            self._set(level.boots / ratio**_KNEE_POWER, self._slower(level))
+            self._set(knee.boots * _past_knee(level), self._slower(level))
         else:
             self._phase = Phase.SEEKING
-            lowest = min(each.boots for each in self._levels)
+            lowest = min(each.boots for each in self._levels.values())
             self._set(lowest * _FIRST_STEP, self._slower(level))
 
-    def _seek(self, level: _Level) -> None:
-        best = max(self._levels, key=lambda each: each.per_second)
-        worse = level.per_second < 0.95 * best.per_second
-        if self._sure or worse or self._limit <= self.settings.floor:
+    def _seek(self, level: Level, knee: Knee) -> None:
+        if self._sure or self._limit <= self.settings.floor:
             self._phase, self._sure = Phase.HOLDING, True
-            self._set(best.boots, f"{_shown(best)}, which is the most per second")
+            self._set(
+                (knee.boots or level.boots) * _past_knee(level), f"{_shown(level)}: no faster"
+            )
         else:
             self._set(level.boots * _NEXT_STEP, f"{_shown(level)}: still faster with fewer")
 
-    def _hold(self, level: _Level) -> None:
-        ratio = level.took_s / self._base_s
-        best = max(self._levels, key=lambda each: each.per_second)
-        if level.per_second < _WORSE * best.per_second and self._used(level):
-            if best.boots > level.boots:
-                self._base_s = max(self._base_s, min(level.took_s, best.took_s))
-            self._back(best.boots, f"{_shown(level)}: fewer per second than {_shown(best)}")
-        elif ratio > _TARGET:
-            times = max(0.5, (_TARGET / ratio) ** _KNEE_POWER)
-            self._back(min(self._limit, level.boots + 0.5) * times, self._slower(level))
+    def _hold(self, level: Level, knee: Knee) -> None:
+        if knee.boots is not None:
+            self._calm = 0
+            self._set(knee.boots * _past_knee(level), self._slower(level))
         elif not self._used(level):
             self._set(self._limit, "")
         else:
             self._calm += 1
-            if self._calm < self._patience:
-                self._set(self._limit, "")
-                return
-            step = self._limit * 0.05 * 2 ** (self._calm - self._patience)
             most = max(self._limit * self._boldness(), self._limit + 1)
-            limit = min(most, self._limit + max(1.0, step))
-            self._set(limit, f"{_shown(level)}: no slower than they need")
-
-    def _back(self, limit: float, why: str) -> None:
-        """Go back from a limit that was too much, and wait longer before it is tried again."""
-        if self._calm >= self._patience:
-            self._patience = min(_PATIENCE_MAX, 2 * self._patience)
-        self._calm = 0
-        self._set(limit, why)
+            step = max(1.0, self._limit * 0.05 * 2 ** min(16, self._calm - 1))
+            self._set(min(most, self._limit + step), f"{_shown(level)}: no slower than they need")
 
     def _boldness(self) -> float:
         """By how much the limit may be multiplied, for what is waiting."""
         return next(times for over, times in _GROWTH if self._waiting >= over * self._limit)
 
-    def _used(self, level: _Level) -> bool:
+    def _used(self, level: Level) -> bool:
         """Whether the limit was what held boots back: unused, it proves nothing."""
         return level.boots >= 0.75 * self._whole
 
-    def _slower(self, level: _Level) -> str:
+    def _slower(self, level: Level) -> str:
         return f"{_shown(level)}, {level.took_s / self._base_s:.2f} times what they need"
 
     def _set(self, limit: float, why: str) -> None:
@@ -326,7 +347,7 @@ class StartRate:
         before = self._whole
         self._limit = self._bounded(limit)
         self._late = False
-        self._window = _Window(size=self._size())
+        self._window = _Window()
         if self._whole != before:
             self._changed(why)
 
@@ -334,14 +355,9 @@ class StartRate:
         return min(float(self.settings.ceiling), max(float(self.settings.floor), limit))
 
 
-def _noise(times: list[float], median: float) -> float:
-    """Return how far off a median of so many times is by chance, as a share of it.
-
-    From half the distance between the quartiles: 1.25 standard errors, and two medians compared.
-    """
-    spread = (times[3 * len(times) // 4] - times[len(times) // 4]) / 1.35
-    return float(1.25 * spread / median * math.sqrt(2 / len(times)))
+def _past_knee(level: Level) -> float:
+    return min(_PAST_KNEE_MAX, _PAST_KNEE + level.noise)
 
 
-def _shown(level: _Level) -> str:
+def _shown(level: Level) -> str:
     return f"{level.boots:.0f} at once took {level.took_s:.1f} s"

@@ -6,25 +6,19 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 
 from remediator.engine.model import Subject, vm_subject
-from remediator.engine.start_queue import (
-    TIERS,
+from remediator.engine.start_order import loops, without_loops
+from remediator.engine.start_queue import Choice, back_at, choose, retry_delay_s
+from remediator.engine.start_words import (
     Bound,
     Candidate,
-    Choice,
     Fit,
     Gate,
     Limits,
     Reason,
     Rules,
     Started,
-    back_at,
-    choose,
-    loops,
-    parse_tier,
-    retry_delay_s,
-    tier_of_priority,
-    without_loops,
 )
+from remediator.engine.tiers import TIERS, parse_tier, tier_of_priority
 
 NOW = 1000.0
 NAMES = ("a", "b", "c", "d", "e", "f", "g", "h")
