@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 # back what is down already, or only marks, or undoes.
 OF_NODES = frozenset({"fence"})
 OF_VMS = frozenset({"soft-reboot", "restart", "kill-pod", "migrate"})
-# Of these, what ends a run of the VM: the crash-loop guard counts them.
-RESTARTS = frozenset({"soft-reboot", "restart", "kill-pod"})
+# Of these, what ends a run of the VM: the crash-loop guard counts them. A soft reboot does not, and
+# the end of a launcher pod goes on with a stop that was counted when KubeVirt was asked for it.
+RESTARTS = frozenset({"restart"})
 
 LOST = frozenset({Verdict.DEAD, Verdict.UNREACHABLE, Verdict.ISOLATED})
 
@@ -112,6 +113,19 @@ def _ended(state: EngineState, decision: Decision, action: Action) -> None:
     outcome = decision.outcome
     if tag in OF_NODES and outcome is not None and outcome.status is OutcomeStatus.SUCCEEDED:
         _note(state.fences, action.subject.name, decision.at)
+    spared = outcome is not None and outcome.status is not OutcomeStatus.SUCCEEDED
+    if tag in OF_VMS and spared and outcome is not None and not outcome.changed:
+        _take_back(state, action, tag)
+
+
+def _take_back(state: EngineState, action: Action, tag: str) -> None:
+    """Forget a disruption of a VM that did not come about: it was refused, or spared."""
+    subject = str(action.subject)
+    for at in range(len(state.disruptions) - 1, -1, -1):
+        each = state.disruptions[at]
+        if (each.subject, each.what, each.incident) == (subject, tag, action.incident):
+            del state.disruptions[at]
+            return
 
 
 def _returned(state: EngineState, decision: Decision) -> None:
