@@ -21,7 +21,7 @@ from remediator.bus.connection import BusConnection
 from remediator.bus.protocols import BusUnavailableError, NobodyAnswersError
 from remediator.bus.queries import Answerer
 from remediator.clock import Clock
-from remediator.engine import health_view, node_view, vm_view
+from remediator.engine import budget_view, health_view, node_view, vm_view
 from remediator.engine.views import ClusterView, NoSuch, Surroundings, WatchLine
 from remediator.health_query import HealthAnswer, HealthQuery, ask_leader, decode_query, encode
 from remediator.leader import Term
@@ -127,6 +127,8 @@ class HealthDesk:
         if query.view == "cluster":
             return await self._cluster(query.zone)
         engine, around = self._replica.engine, surroundings(self._replica, self._clock.now())
+        if query.view == "budgets":
+            return _answer(budget_view.view(engine.context, around.at))
         if query.view == "node":
             return _answer(node_view.view(engine.context, engine.vms, around, query.name))
         return _answer(

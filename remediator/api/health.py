@@ -1,4 +1,4 @@
-"""The routes of ``/api/v1/health``: what the leader sees, whichever replica is asked."""
+"""The routes of ``/api/v1/health`` and ``/api/v1/budgets``: the leader's, whoever is asked."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from remediator.health_query import HealthQuery, HealthReader
 
 
 def add_health_routes(app: web.Application, reader: HealthReader) -> None:
-    """Serve the cluster's, each node's and each VM's health."""
+    """Serve the cluster's, each node's and each VM's health, and the limits."""
     routes = _Routes(reader)
     app.router.add_get("/api/v1/health", routes.cluster)
     app.router.add_get("/api/v1/health/nodes/{name}", routes.node)
+    app.router.add_get("/api/v1/budgets", routes.budgets)
     app.router.add_get("/api/v1/health/vms/{namespace}/{name}", routes.vm)
 
 
@@ -32,6 +33,11 @@ class _Routes:
         """Return all that is known of one node, and the row that decides."""
         _check(request)
         return await self._answer(HealthQuery(view="node", name=request.match_info["name"]))
+
+    async def budgets(self, request: web.Request) -> web.Response:
+        """Return all limits, who uses them, and what they withhold now."""
+        _check(request)
+        return await self._answer(HealthQuery(view="budgets"))
 
     async def vm(self, request: web.Request) -> web.Response:
         """Return all that is known of one VM."""

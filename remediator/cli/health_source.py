@@ -83,6 +83,8 @@ class HttpHealth:
 
 
 def _path(query: HealthQuery) -> str:
+    if query.view == "budgets":
+        return "/api/v1/budgets"
     parts = {
         "cluster": (),
         "node": ("nodes", query.name),

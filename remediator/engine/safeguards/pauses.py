@@ -13,7 +13,7 @@ from remediator.engine.context import Context
 from remediator.engine.guard_answers import Answer, answers, ask, grant, wait
 from remediator.engine.incidents import Incident, VmIncident
 from remediator.engine.inventory import Key
-from remediator.engine.model import Subject
+from remediator.engine.model import Subject, node_subject, vm_subject
 from remediator.engine.safeguards.node_rules import PausedSeen
 from remediator.engine.standing import Pause, PauseMeaning
 
@@ -114,6 +114,16 @@ def _words(context: Context, subject: Subject, meanings: tuple[PauseMeaning, ...
     annotated = _annotation(context, subject)
     if annotated in meanings:
         yield f"it carries the annotation {PAUSE_ANNOTATION} ({annotated})"
+
+
+def annotated(context: Context) -> Iterator[tuple[Subject, PauseMeaning]]:
+    """Yield every node and VM that an annotation pauses, in order."""
+    subjects = [node_subject(name) for name in sorted(context.inventory.nodes)]
+    subjects += [vm_subject(*key) for key in sorted(context.inventory.vms)]
+    for subject in subjects:
+        meaning = _annotation(context, subject)
+        if meaning is not None:
+            yield subject, meaning
 
 
 def _annotation(context: Context, subject: Subject) -> PauseMeaning | None:
