@@ -16,6 +16,8 @@ from typing import Literal
 
 import msgspec
 
+from remediator.admission_settings import AdmissionSettings, AdmissionSettingsError
+from remediator.admission_settings import check_settings as check_admission_settings
 from remediator.bus import subjects
 from remediator.bus.settings import EMBEDDED, NatsConfigError, NatsSettings, check_settings
 from remediator.config_sources import Layers, SourceProblem
@@ -113,6 +115,7 @@ class Settings(Section, frozen=True, kw_only=True):
     fence: FenceSettings = FenceSettings()
     probes: ProbeSettings = ProbeSettings()
     signals: SignalSettings = SignalSettings()
+    admission: AdmissionSettings = AdmissionSettings()
     http: HttpSettings = HttpSettings()
     journal: JournalSettings = JournalSettings()
     log: LogSettings = LogSettings()
@@ -184,6 +187,10 @@ def _check(settings: Settings) -> Iterator[Problem]:
     yield from _check_probes(settings.probes)
     yield from _check_nats(settings.nats)
     yield from _check_signals(settings)
+    try:
+        check_admission_settings(settings.admission)
+    except AdmissionSettingsError as error:
+        yield Problem(("admission", *error.path), str(error))
 
 
 def _check_engine(engine: EngineSettings) -> Iterator[Problem]:

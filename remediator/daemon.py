@@ -23,12 +23,16 @@ from remediator.actions.fence.credentials import CredentialsError
 from remediator.actions.fence.devices import FenceDevices
 from remediator.actions.fence.drivers import DriverFactory
 from remediator.actions.fence.loading import check_logins, load, unreadable_secrets
+from remediator.admission.certificate import Certificate, CertificateError
+from remediator.admission.server import serving as serving_webhook
+from remediator.admission_settings import WITHOUT_WEBHOOK
 from remediator.api.app import make_app, serving
 from remediator.bus.ask_channel import NatsAskChannel
 from remediator.bus.connection import BusConnection, JetStreamError, connect
 from remediator.bus.consumer import Consumer
 from remediator.bus.embedded import EmbeddedServer, EmbeddedServerError
 from remediator.bus.journal_stream import NatsJournal
+from remediator.bus.pace_channel import NatsPaceChannel
 from remediator.bus.protocols import AppendRefusedError, BusUnavailableError
 from remediator.bus.publisher import Publisher
 from remediator.bus.queries import round_trip
@@ -85,6 +89,7 @@ _ENDINGS: Endings = (
     (DocumentError, ExitCode.USAGE),  # policies and fence configurations
     (ListenError, ExitCode.USAGE),
     (SecretFileError, ExitCode.USAGE),
+    (CertificateError, ExitCode.USAGE),
     (NatsConfigError, ExitCode.USAGE),
     (KubeconfigError, ExitCode.NO_KUBERNETES),
     (NoClusterError, ExitCode.NO_KUBERNETES),
@@ -141,6 +146,7 @@ async def _run(settings: Settings) -> None:
                 agents=catalog,
                 dial=dial,
                 asks=NatsAskChannel(connection),
+                pace=NatsPaceChannel(connection),
                 dead_letters=publisher,
             ),
             _replica_settings(settings, policies),
@@ -180,6 +186,7 @@ async def _run(settings: Settings) -> None:
             fence_configs=[config.name for config in fence_configs],
         )
         await _listen(app, settings, stack)
+        await _serve_webhook(replica, settings, clock, stack)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(publisher.run(), name="publisher")
             tasks.create_task(projector.run(), name="projector")
@@ -210,6 +217,7 @@ def _replica_settings(settings: Settings, policies: Sequence[Policy]) -> Replica
             settings.probes, vantage=settings.probes.vantage or settings.identity
         ),
         signals=settings.signals,
+        admission=settings.admission,
     )
 
 
@@ -280,6 +288,27 @@ async def _listen(app: web.Application, settings: Settings, stack: AsyncExitStac
     except OSError as error:
         raise ListenError(
             f"http: cannot listen on {http.host}:{http.port}: {error.strerror or error}"
+        ) from error
+
+
+async def _serve_webhook(
+    replica: Replica, settings: Settings, clock: Clock, stack: AsyncExitStack
+) -> None:
+    """Serve the admission gate, or say which pace cannot be kept without it.
+
+    Raises ListenError, CertificateError.
+    """
+    admission = settings.admission
+    if not admission.enabled:
+        log.info("webhook_off", meaning=WITHOUT_WEBHOOK)
+        return
+    certificate = Certificate(admission.cert_file, admission.key_file, clock)
+    try:
+        await stack.enter_async_context(serving_webhook(replica.reviewer, certificate, admission))
+    except OSError as error:
+        raise ListenError(
+            f"admission: cannot listen on {admission.host}:{admission.port}: "
+            f"{error.strerror or error}"
         ) from error
 
 

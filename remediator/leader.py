@@ -103,6 +103,7 @@ class Term:
         self._arrived = asyncio.Event()
         self._wake_at = float("inf")
         self._overrun = False
+        self.recorded = asyncio.Event()  # set with each record; whoever waits for it clears it
         self._asked: dict[str, asyncio.Future[AnswerCommand]] = {}
         self._intake = intake or Intake(clock)
 
@@ -207,6 +208,7 @@ class Term:
             match effect:
                 case RecordDecision():
                     await self._append(effect)
+                    self.recorded.set()
                     self._note_word(effect.decision)
                 case StartAction():
                     if self._runner is not None:

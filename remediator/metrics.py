@@ -29,7 +29,19 @@ from remediator.fence_metrics import DeviceSeries, FenceDeviceCollector, check_h
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-ACTIONS = ("cordon", "fence", "release", "force-stop", "start", "uncordon")
+ACTIONS = ("cordon", "fence", "release", "force-stop", "start", "uncordon", "ungate")
+# What became of a pod (admission.gatekeeper, admission.review).
+ADMISSIONS = (
+    "place",
+    "has-a-place",
+    "no-place",
+    "storm",
+    "not-gating",
+    "no-leader",
+    "exempt",
+    "foreign",
+    "unreadable",
+)
 GUARD_LIMIT = 32  # distinct guard names that get a series of their own; the rest is "other"
 INCIDENT_LIMIT = 1000  # incidents measured at once
 
@@ -310,6 +322,23 @@ class Metrics:
             "Observations replaced by a newer one of the same subject while NATS was away.",
             registry=registry,
         )
+        admissions = Counter(
+            "remediator_admissions_total",
+            "Admission reviews that this replica answered, by what became of the pod.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._admissions = _Bound(admissions, ADMISSIONS)
+        self.certificate_ends = Gauge(
+            "remediator_webhook_certificate_not_after_seconds",
+            "When the webhook's certificate ends, in seconds since the epoch; 0: no webhook.",
+            registry=registry,
+        )
+        self.gates_unattended = Counter(
+            "remediator_gates_opened_unattended_total",
+            "Gates that this replica opened because no leader attended to them.",
+            registry=registry,
+        )
 
     def with_process_metrics(self) -> None:
         """Add CPU, memory and file descriptors of this process; once per registry."""
@@ -337,6 +366,10 @@ class Metrics:
         for verdict, child in self._vms.items():
             child.set(vms.get(verdict, 0))
         self._suspicion.set(suspicion)
+
+    def admission(self, outcome: str) -> None:
+        """Count one admission review."""
+        self._admissions.inc(outcome)
 
     def refused(self, reason: str) -> None:
         """Count one message that was not let in; reasons are a fixed list."""

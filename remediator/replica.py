@@ -21,6 +21,12 @@ from remediator.actions.fence.devices import FenceDevices
 from remediator.actions.fence.driver import Target as FenceTarget
 from remediator.actions.fence.fence import target_of
 from remediator.actions.runner import ActionRunner
+from remediator.admission.gatekeeper import Gatekeeper
+from remediator.admission.publisher import PacePublisher
+from remediator.admission.review import Reviewer
+from remediator.admission.state import Outlook
+from remediator.admission.sweeper import GateSweeper
+from remediator.admission_settings import AdmissionSettings
 from remediator.backoff import Backoff
 from remediator.bus.protocols import (
     AskChannel,
@@ -29,6 +35,7 @@ from remediator.bus.protocols import (
     EventPublisher,
     EventSource,
     JournalStream,
+    PaceChannel,
 )
 from remediator.clock import Clock
 from remediator.engine.chain import advance
@@ -46,6 +53,7 @@ from remediator.kube.election import ElectionSettings, LeaderElector
 from remediator.kube.measured import MeasuredTransport, RequestTimes
 from remediator.kube.transport import Transport
 from remediator.leader import EngineOverrunError, LeadershipGivenUpError, Term
+from remediator.metrics import METRICS
 from remediator.own_health import OwnHealthMonitor, Senses
 from remediator.policy.loader import label_keys
 from remediator.power import PowerReading
@@ -89,6 +97,7 @@ class Doors(msgspec.Struct, frozen=True, kw_only=True):
     agents: AgentCatalog | None = None  # None: what agents say is read anew
     dial: Dial | None = None  # None: this replica is no vantage point
     asks: AskChannel | None = None  # None: nobody is asked for probes, and nobody asks us
+    pace: PaceChannel | None = None  # None: no gates are put, and none is looked after
     dead_letters: DeadLetterOffice | None = None  # None: what is refused is only counted
 
 
@@ -106,6 +115,7 @@ class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True):
     power: PowerProbeSettings = PowerProbeSettings()
     probes: ProbeSettings = ProbeSettings()  # its vantage point's name is the identity, if empty
     signals: SignalSettings = SignalSettings()
+    admission: AdmissionSettings = AdmissionSettings()
 
 
 class Replica:
@@ -158,6 +168,17 @@ class Replica:
             overrun=self._overrun,
         )
         self.vantage = self._make_vantage()
+        # Served whether we lead or not; what a leader says comes over ``doors.pace``.
+        self.outlook = Outlook(clock, fresh_s=settings.admission.fresh_s)
+        self.reviewer = Reviewer(Gatekeeper(self.outlook, clock), counted=METRICS.admission)
+        self.sweeper = GateSweeper(
+            self._client,
+            clock,
+            heard_at=lambda: self.outlook.heard_at,
+            another_leads=lambda: self.elector.another_leads,
+            unattended_s=settings.engine.gates.unattended_s,
+            rng=random.Random(f"gates/{settings.identity}"),  # noqa: S311 - as below
+        )
         # Of its own randomness: what is drawn for it must not move anything else in a simulation.
         self.fence_checks = FenceChecks(
             doors.devices,
@@ -208,6 +229,9 @@ class Replica:
                 tasks.create_task(self.watchers.run(), name="watchers")
                 tasks.create_task(self._stay_warm(), name="warm")
                 tasks.create_task(self.fence_reload.run(), name="fence-configs")
+                if self._doors.pace is not None:
+                    tasks.create_task(self._doors.pace.listen(self.outlook.hear), name="pace")
+                    tasks.create_task(self.sweeper.run(), name="gates")
                 if self.vantage is not None:
                     tasks.create_task(self.vantage.run(), name="vantage")
                     if self._doors.asks is not None:
@@ -334,6 +358,7 @@ class Replica:
                         ("health-desk", self._answer()),
                         ("claims", self._claim_keeper().run()),
                         ("fence-checks", self.fence_checks.run()),
+                        ("pace", self._tell_pace(term)),
                         ("fence-status", self.fence_reload.tell(lambda: self.elector.leader)),
                     )
                 ]
@@ -354,6 +379,15 @@ class Replica:
             # Its memory may be ahead of the journal: the next term begins from the journal alone.
             self._engine = self._new_engine()
             log.info("not_leading", identity=settings.identity, epoch=epoch)
+
+    async def _tell_pace(self, term: Term) -> None:
+        """Tell every replica's webhook how many pods may start, for as long as we lead."""
+        if self._doors.pace is None:
+            return
+        publisher = PacePublisher(
+            lambda: self._engine, self._doors.pace, self._clock, changed=term.recorded
+        )
+        await publisher.run()
 
     def _label_keys(self) -> frozenset[str]:
         """Return the node labels that policies or fence configurations select by."""

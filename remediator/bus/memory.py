@@ -155,6 +155,30 @@ class MemoryAsks:
             self._listeners.remove(heard)
 
 
+class MemoryPace:
+    """A PaceChannel for all who share it. ``outage``: what is told meanwhile is lost."""
+
+    def __init__(self) -> None:
+        self.outage = False
+        self._listeners: list[Callable[[bytes], None]] = []
+
+    def tell(self, payload: bytes) -> None:
+        """Tell whoever listens, in a later turn of the event loop."""
+        if self.outage:
+            return
+        loop = asyncio.get_running_loop()
+        for heard in self._listeners:
+            loop.call_soon(heard, payload)
+
+    async def listen(self, heard: Callable[[bytes], None]) -> None:
+        """Call ``heard`` with each word of a leader, until cancelled."""
+        self._listeners.append(heard)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._listeners.remove(heard)
+
+
 class _Inbox:
     """What one running source has still to deliver."""
 

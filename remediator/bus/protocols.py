@@ -93,3 +93,15 @@ class AskChannel(Protocol):
     async def listen(self, heard: Callable[[str], None]) -> None:
         """Call ``heard`` with each node that is asked for, until cancelled."""
         ...
+
+
+class PaceChannel(Protocol):
+    """The leader's word on how many launcher pods may start, to whoever listens now."""
+
+    def tell(self, payload: bytes) -> None:
+        """Tell every replica. Never blocks, never fails: it is said again every second."""
+        ...
+
+    async def listen(self, heard: Callable[[bytes], None]) -> None:
+        """Call ``heard`` with each word of a leader, until cancelled."""
+        ...

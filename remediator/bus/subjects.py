@@ -20,6 +20,7 @@ NODES_FILTER = f"{PREFIX}.inventory.Node.>"
 
 # Not stored in any stream: whoever is not there to hear it has no use for it later.
 ASK_PROBES = f"{PREFIX}.ask.probes"  # body: {"node": NAME}; every vantage point listens
+PACE = f"{PREFIX}.pace"  # body: admission.state.AdmissionState; every replica listens
 ORDER = f"{PREFIX}.order"  # request and reply; only the leader answers
 QUERY_FENCE = f"{PREFIX}.query.fence"  # the same
 QUERY_HEALTH = f"{PREFIX}.query.health"  # request and reply; only the leader answers

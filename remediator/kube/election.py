@@ -95,6 +95,18 @@ class LeaderElector:
         return self._clock.now() < term.sent_at + self._settings.renew_deadline_s
 
     @property
+    def another_leads(self) -> bool:
+        """Another holds the Lease, as far as we saw: it has not run out since it was last renewed.
+
+        Only candidates look at the Lease; None of them has seen anything at first.
+        """
+        if self._term is not None or self._observed is None or self._observed_at is None:
+            return False
+        if not self.holder or self.holder == self._identity:
+            return False
+        return self._clock.now() - self._observed_at < self._settings.lease_duration_s
+
+    @property
     def epoch(self) -> int:
         """Epoch of our present leadership, 0 while we do not lead."""
         return self._term.epoch if self._term is not None else 0

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from remediator.bus.memory import MemoryAsks, MemoryBus
+from remediator.bus.memory import MemoryAsks, MemoryBus, MemoryPace
 from remediator.bus.protocols import BusUnavailableError, JournalStream, StoredRecord
 
 APPEND_DEADLINE_S = 10.0
@@ -103,6 +103,28 @@ class BusLink:
                 heard(node)
 
         await self._asks.listen(pass_on)
+
+
+class PaceLink:
+    """One client's way to the leader's word on the pace."""
+
+    def __init__(self, pace: MemoryPace, whole: Callable[[], bool]) -> None:
+        self._pace = pace
+        self._whole = whole
+
+    def tell(self, payload: bytes) -> None:
+        """See ``PaceChannel``."""
+        if self._whole():
+            self._pace.tell(payload)
+
+    async def listen(self, heard: Callable[[bytes], None]) -> None:
+        """See ``PaceChannel``."""
+
+        def pass_on(payload: bytes) -> None:
+            if self._whole():
+                heard(payload)
+
+        await self._pace.listen(pass_on)
 
 
 class JournalLink:

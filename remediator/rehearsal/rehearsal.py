@@ -13,15 +13,15 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from remediator.actions.fence.devices import FenceDevices
 from remediator.actions.fence.drivers import DriverFactory
-from remediator.bus.memory import MemoryAsks, MemoryBus, MemoryJournal
+from remediator.bus.memory import MemoryAsks, MemoryBus, MemoryJournal, MemoryPace
 from remediator.clock import Clock
 from remediator.engine import chain
 from remediator.engine.chain import Decision
@@ -29,6 +29,7 @@ from remediator.engine.rules import Policy
 from remediator.engine.settings import EngineSettings
 from remediator.fence_config.shorthand import from_device
 from remediator.fence_settings import RedfishDevice
+from remediator.kube.objects import PACING_GATE
 from remediator.kube.transport import Transport
 from remediator.own_health import Senses
 from remediator.policy.loader import load_directory, shipped_directory
@@ -36,15 +37,17 @@ from remediator.probe_settings import ProbeSettings
 from remediator.probes.targets import Target
 from remediator.probes.vantage import Vantage
 from remediator.rehearsal.doors import AuditedHttp, AuditedTransport, DeadlyJournal, WallClock
-from remediator.rehearsal.links import BusLink, JournalLink
+from remediator.rehearsal.links import BusLink, JournalLink, PaceLink
 from remediator.replica import Doors, Replica, ReplicaSettings
 from remediator.sim.cluster import SimCluster
 from remediator.sim.cluster_spec import ClusterSpec
+from remediator.sim.mutating_webhooks import Endpoint
 from remediator.sim.reach import API_HOST, API_PORT, NATS, Place
-from remediator.sim.resources import NAMESPACES
+from remediator.sim.resources import MUTATING_WEBHOOK_CONFIGURATIONS, NAMESPACES, PODS
 
 EPOCH = 1_800_000_000.0
 CLIENT = "remediator"
+WEBHOOK_SERVICE = ("remediator", "remediator-webhook")  # as deploy/admission names it
 
 
 # Whatever the pace, a prober that cannot reach the API server's address holds its tongue.
@@ -74,6 +77,7 @@ class Rehearsal:
         seed: int = 0,
         seats: Sequence[Seat] = (),
         probes: ProbeSettings | None = None,
+        webhook: Mapping[str, Any] | None = None,
     ) -> None:
         self.clock = Clock(epoch_at_start=EPOCH)
         self.cluster = SimCluster(spec, clock=self.clock)
@@ -81,6 +85,8 @@ class Rehearsal:
         self.loop_lag_s = 0.0  # what every replica measures of its own timers
         self.bus = MemoryBus()
         self.asks = MemoryAsks()
+        self.pace = MemoryPace()
+        self._webhook = webhook  # the configuration of the admission gate, where it is installed
         self.journal = MemoryJournal()
         self.writes: list[tuple[str, str]] = []
         self.on_act: Callable[[str, str], None] = lambda _what, _target: None
@@ -113,6 +119,8 @@ class Rehearsal:
                 NAMESPACES,
                 {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
             )
+        if self._webhook is not None:
+            self.cluster.store.create(MUTATING_WEBHOOK_CONFIGURATIONS, dict(self._webhook))
         await self.cluster.start()
         self.cluster.reach.listen(self._networks_changed)
         self._watching_places = asyncio.create_task(self._watch_places(), name="places")
@@ -155,6 +163,7 @@ class Rehearsal:
                 devices=devices,
                 dial=self.cluster.dial(place),
                 asks=link,
+                pace=self._pace_link(place),
             ),
             ReplicaSettings(
                 identity=name,
@@ -170,8 +179,25 @@ class Rehearsal:
             senses=Senses(loop_lag=lambda: self.loop_lag_s, round_trip=link.round_trip),
         )
         self.alive[name] = replica
+        self._serve_webhook(name, replica)
         self.replicas[name] = asyncio.create_task(replica.run(), name=name)
         return name
+
+    def _pace_link(self, place: Place) -> PaceLink | None:
+        if self._webhook is None:
+            return None
+        reach = self.cluster.reach
+        return PaceLink(self.pace, lambda: reach.passes(place, NATS))
+
+    def _serve_webhook(self, name: str, replica: Replica) -> None:
+        """Put a replica behind the webhook's Service."""
+
+        def call(body: bytes) -> tuple[int, bytes]:
+            answer = replica.reviewer.review(body)
+            return answer.status, answer.body
+
+        if self._webhook is not None:
+            self.cluster.webhooks.serve(WEBHOOK_SERVICE, name, Endpoint(call))
 
     def fence_devices(self, clock: Clock, place: Place, cluster: Transport) -> FenceDevices:
         """Return what a replica fences by: each host's own BMC."""
@@ -288,6 +314,7 @@ class Rehearsal:
 
     def leave(self, name: str) -> None:
         """Free the seat of a replica that has ended; the next to start takes it."""
+        self.cluster.webhooks.leave(WEBHOOK_SERVICE, name)
         place = self.places.pop(name, None)
         self.links.pop(name, None)
         if place is not None:
@@ -351,6 +378,14 @@ class Rehearsal:
     def verify(self) -> None:
         """Check the chain. Raises ChainError."""
         chain.verify((record.seq, record.payload) for record in self.journal.records)
+
+    def gates(self) -> list[str]:
+        """Return the launcher pods that wait behind our gate."""
+        return [
+            pod["metadata"]["name"]
+            for pod in self.cluster.store.list(PODS)
+            if any(gate["name"] == PACING_GATE for gate in pod["spec"].get("schedulingGates") or ())
+        ]
 
     def down(self) -> list[str]:
         """VMs that should run and of which no copy runs."""

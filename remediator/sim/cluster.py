@@ -26,6 +26,7 @@ from remediator.sim.http_server import Closer, serve, write_kubeconfig
 from remediator.sim.http_transport import HttpTransport
 from remediator.sim.ledger import Ledger
 from remediator.sim.memory_transport import MemoryTransport
+from remediator.sim.mutating_webhooks import MutatingWebhooks
 from remediator.sim.reach import BMC, Place, Reach, SimDial
 from remediator.sim.resources import NODES, Registry
 from remediator.sim.storage import SharedStorage
@@ -48,7 +49,8 @@ class SimCluster:
     """One simulated cluster on the running event loop (virtual or real).
 
     ``store``, ``server``: the API. ``fleet``: the hosts. ``bmcs`` by node. ``ledger``: the truth.
-    ``faults``: what can go wrong. ``reach``: the networks. ``vms``: the VMs by their ledger name.
+    ``faults``: what can go wrong. ``reach``: the networks.
+    ``webhooks``: who answers admission webhooks. ``vms``: the VMs by their ledger name.
 
     With ``hosts_over_http`` the hosts reach the API server over sockets as real ones do (``http``
     must then be called before ``start``); else, and on virtual time, in memory.
@@ -74,6 +76,7 @@ class SimCluster:
             troubles=self.troubles,
         )
         self.control_plane.serve(self.server)
+        self.webhooks = MutatingWebhooks(self.store)
         self.ledger = Ledger(clock.now)
         self.storage = SharedStorage(self.spec.storage)
         self._faces: HttpFaces | None = None
@@ -133,6 +136,7 @@ class SimCluster:
             for vm, node in self._placement():
                 builder.run(vm, node)
         self.control_plane.start()
+        self.webhooks.start()
         await self.fleet.start(warm=warm)
 
     def _placement(self) -> list[tuple[VmSpec, str]]:

@@ -167,6 +167,14 @@ DAEMON_SETS = _built_in(
     generation=True,
     short_names=("ds",),
 )
+MUTATING_WEBHOOK_CONFIGURATIONS = _built_in(
+    "admissionregistration.k8s.io",
+    "mutatingwebhookconfigurations",
+    "MutatingWebhookConfiguration",
+    namespaced=False,
+    generation=True,
+    unconditional_update=False,
+)
 VIRTUAL_MACHINES = ResourceType(
     "kubevirt.io",
     "v1",
@@ -220,6 +228,7 @@ BUILT_IN: tuple[ResourceType, ...] = (
     STORAGE_CLASSES,
     POD_DISRUPTION_BUDGETS,
     DAEMON_SETS,
+    MUTATING_WEBHOOK_CONFIGURATIONS,
     VIRTUAL_MACHINES,
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINE_INSTANCE_MIGRATIONS,

@@ -85,6 +85,7 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     places: tuple[Place, ...] = ()  # of the replicas; else in the zones by turns, on no host
     probes: bool = True  # each replica is a vantage point
     vantages: tuple[Vantage, ...] = ()
+    webhook: bool = False  # the admission gate is installed, and each replica serves it
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +113,9 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True):
     cordoned: tuple[str, ...] = ()  # nodes that somebody else has cordoned
     never_said: tuple[str, ...] = ()  # words that no record's reason may hold
     open_incidents: dict[str, str] = {}  # node -> state
+    boots_at_once_max: int | None = None  # the most that ever booted together
+    boots_at_once_min: int | None = None  # a storm without gates boots at least so many together
+    gates: Literal["some", "none"] = "none"  # whether any pod was ever held back
     writes: Literal["some", "none"] = "some"  # apart from the daemon's own Leases
 
 

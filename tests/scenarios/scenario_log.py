@@ -23,6 +23,8 @@ _START = re.compile(
     r"PUT /apis/subresources\.kubevirt\.io/v1/namespaces/([^/]+)/virtualmachines/([^/]+)/start"
 )
 
+_UNGATE = re.compile(r"PATCH /api/v1/namespaces/([^/]+)/pods/(virt-launcher-[^/]+)")
+
 # medik8s' lease on a node that is worked on; renewals are left out of the log.
 _CLAIM = re.compile(
     r"(POST|PUT|DELETE) /apis/coordination\.k8s\.io/v1/namespaces/medik8s-leases/leases"
@@ -67,13 +69,15 @@ def deeds(played: Played) -> str:
     """Return, in one line, everything that the daemon did to the world."""
     nodes: Counter[str] = Counter()
     claims: Counter[str] = Counter()
-    pods = 0
+    pods = gates = 0
     parts: list[str] = []
     for method, path in played.writes:
         if found := _NODE.fullmatch(f"{method} {path}"):
             nodes[found[1]] += 1
         elif _POD.fullmatch(f"{method} {path}"):
             pods += 1
+        elif _UNGATE.fullmatch(f"{method} {path}"):
+            gates += 1
         elif found := _START.fullmatch(f"{method} {path}"):
             parts.append(f"start of {found[1]}/{found[2]}")
         elif found := _CLAIM.fullmatch(f"{method} {path}"):
@@ -86,6 +90,8 @@ def deeds(played: Played) -> str:
         parts.append(f"claims: {claims['POST']} taken, {claims['DELETE']} given back")
     if pods:
         parts.append(f"{pods} launcher pod{'' if pods == 1 else 's'} deleted")
+    if gates:
+        parts.append(f"{gates} gate{'' if gates == 1 else 's'} opened")
     parts += [f"ForceOff sent to {node}" for node in sorted(played.orders)]
     return f"done to the cluster: {'; '.join(parts) or 'nothing'}"
 
@@ -135,6 +141,13 @@ def problems(played: Played) -> list[str]:
     same("said, but should not", [word for word in expect.never_said if word in said], [])
     same("said twice in a row", _repeated(played.decisions), [])
     same("open incidents", played.open_incidents, expect.open_incidents)
+    same("gates left", played.gates_left, [])
+    same("pods were held back", "some" if played.gates_put else "none", expect.gates)
+    most, least = expect.boots_at_once_max, expect.boots_at_once_min
+    if most is not None and played.boots_at_once > most:
+        found.append(f"{played.boots_at_once} booted at once, more than {most}")
+    if least is not None and played.boots_at_once < least:
+        found.append(f"{played.boots_at_once} booted at once, fewer than {least}")
     if expect.back_within_s is not None:
         late = {
             vm: after
@@ -146,7 +159,9 @@ def problems(played: Played) -> list[str]:
     foreign = [
         f"{method} {path}"
         for method, path in touched
-        if not any(kind.fullmatch(f"{method} {path}") for kind in (_NODE, _POD, _START, _CLAIM))
+        if not any(
+            kind.fullmatch(f"{method} {path}") for kind in (_NODE, _POD, _START, _UNGATE, _CLAIM)
+        )
     ]
     same("writes that the daemon must never send", foreign, [])
     same("leases of unknown origin", played.strange_leases, [])

@@ -41,6 +41,9 @@ class Played:
     marked: list[str] = field(default_factory=list)
     cordoned_by_others: list[str] = field(default_factory=list)
     open_incidents: dict[str, str] = field(default_factory=dict)
+    gates_left: list[str] = field(default_factory=list)  # launcher pods that still wait
+    gates_put: int = 0
+    boots_at_once: int = 0
     strange_leases: list[str] = field(default_factory=list)
 
     @property
@@ -61,6 +64,7 @@ class Played:
 def look(played: Played, cluster: SimCluster) -> None:
     """Fill in how the cluster stands when the story ends."""
     ledger = cluster.ledger
+    played.boots_at_once = ledger.peak_booting
     played.double_runs = [str(run) for run in ledger.double_runs]
     for key in cluster.vms:
         vm = cluster.store.find(VIRTUAL_MACHINES, *key.split("/"))

@@ -8,12 +8,13 @@ from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
-from harness import PROBES, Rehearsal, Seat
+from harness import PROBES, WEBHOOK_CONFIGURATION, WEBHOOK_SERVICE, Rehearsal, Seat
 from scenario_file import Event, Scenario
 from scenario_objects import ObjectVerbs
 from scenario_outcome import Played, look, words_of
 from scenario_people import PeopleVerbs
 
+from remediator.admission.release import release_gates
 from remediator.bus.protocols import AppendRefusedError
 from remediator.engine import chain
 from remediator.engine.chain import Decision
@@ -23,6 +24,7 @@ from remediator.signals import wire
 from remediator.sim.bmc import BmcMode
 from remediator.sim.cluster_spec import VmSpec
 from remediator.sim.faults import ApiMode
+from remediator.sim.resources import PODS
 
 # A pod whose container exits is started again by its kubelet about this soon.
 CONTAINER_RESTART_S = 2.0
@@ -40,6 +42,7 @@ class Stage(ObjectVerbs, PeopleVerbs, Rehearsal):
             seed=scenario.cluster.seed,
             seats=[Seat(place.zone, place.host) for place in scenario.daemon.places],
             probes=msgspec.structs.replace(PROBES, enabled=scenario.daemon.probes),
+            webhook=WEBHOOK_CONFIGURATION if scenario.daemon.webhook else None,
         )
         for node, period_s in scenario.cluster.lease_periods_s.items():
             host = self.cluster.hosts[node]
@@ -56,6 +59,8 @@ class Stage(ObjectVerbs, PeopleVerbs, Rehearsal):
         self._stopping = False
         self._errors: list[Exception] = []
         self._faults_noted = 0
+        self._gated: set[str] = set()  # uids of pods that were ever held back
+        self.cluster.store.subscribe(PODS, self._note_gate)
         self._operator = KubeClient(self.cluster.memory_transport("operator"))
         vms = scenario.cluster.vms
         specs = [vm.spec() for vm in vms]
@@ -85,6 +90,8 @@ class Stage(ObjectVerbs, PeopleVerbs, Rehearsal):
         self.played.decisions = [self._by_the_right_clock(each) for each in self.decisions()]
         self._note_faults()
         look(self.played, self.cluster)
+        self.played.gates_left = self.gates()
+        self.played.gates_put = len(self._gated)
         self._stopping = True
         await self.stop()
         self.verify()
@@ -237,11 +244,11 @@ class Stage(ObjectVerbs, PeopleVerbs, Rehearsal):
         self.note("the journal refuses the next append, as if another leader had written")
 
     def do_nats_down(self) -> None:
-        self.bus.outage = self.journal.outage = True
+        self.bus.outage = self.journal.outage = self.pace.outage = True
         self.note("NATS down")
 
     def do_nats_up(self) -> None:
-        self.bus.outage = self.journal.outage = False
+        self.bus.outage = self.journal.outage = self.pace.outage = False
         for replica in self.alive.values():
             replica.start_over()
         self.note("NATS up")
@@ -249,6 +256,46 @@ class Stage(ObjectVerbs, PeopleVerbs, Rehearsal):
     async def do_handler_restart(self, node: str, away_s: float) -> None:
         self.note(f"virt-handler of {node} is replaced, and away for {away_s:g} s")
         await self.cluster.hosts[node].handler_pod.replace(away_s)
+
+    # --- verbs: the admission gate ---------------------------------------------------------------
+
+    def _note_gate(self, _kind: str, pod: dict[str, Any], _old: object) -> None:
+        if pod["spec"].get("schedulingGates"):
+            self._gated.add(pod["metadata"]["uid"])
+
+    def do_webhook(self, state: str) -> None:
+        """Let the webhook fail as ``state`` says: down, slow, expired; or "works" again."""
+        webhooks = self.cluster.webhooks
+        webhooks.down.discard(WEBHOOK_SERVICE)
+        webhooks.expired.discard(WEBHOOK_SERVICE)
+        webhooks.slow_s.pop(WEBHOOK_SERVICE, None)
+        said = {
+            "down": "the webhook refuses connections",
+            "slow": "the webhook answers after 30 s",
+            "expired": "the webhook's certificate has expired",
+            "works": "the webhook works",
+        }
+        self.note(said[state])
+        if state == "down":
+            webhooks.down.add(WEBHOOK_SERVICE)
+        elif state == "slow":
+            webhooks.slow_s[WEBHOOK_SERVICE] = 30.0
+        elif state == "expired":
+            webhooks.expired.add(WEBHOOK_SERVICE)
+
+    async def do_release_gates(self, _: None = None) -> None:
+        held = await release_gates(self._operator)
+        opened = sum(each.opened for each in held)
+        self.note(f"remediator release-gates: {opened} of {len(held)} gates opened")
+
+    def do_delete_launchers(self, vms: list[str]) -> None:
+        """An administrator deletes launcher pods, with their grace."""
+        self.note(f"somebody deletes the launcher pods of {len(vms)} VMs")
+        for vm in vms:
+            namespace, name = vm.split("/")
+            for pod in self.cluster.store.list(PODS, namespace):
+                if pod["metadata"]["name"].startswith(f"virt-launcher-{name}-"):
+                    self.cluster.store.delete(PODS, namespace, pod["metadata"]["name"])
 
     # --- verbs: vantage points, clocks, and what any program may say -----------------------------
 

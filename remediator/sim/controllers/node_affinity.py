@@ -77,9 +77,11 @@ def selects_pod(term: Obj, own_namespace: str, pod: Obj) -> bool:
     if key_of(pod)[0] not in namespaces:
         return False
     selector = term.get("labelSelector")
-    if selector is None:
-        return False
-    labels = labels_of(pod)
+    return selector is not None and label_selector_matches(selector, labels_of(pod))
+
+
+def label_selector_matches(selector: Obj, labels: Mapping[str, str]) -> bool:
+    """Return True when a LabelSelector selects these labels; an empty one selects everything."""
     for key, value in (selector.get("matchLabels") or {}).items():
         if labels.get(key) != value:
             return False
