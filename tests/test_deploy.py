@@ -37,6 +37,16 @@ ACTING = {
     ("", "nodes", "patch"): "actions/live.py",
     ("", "pods", "delete"): "actions/force_stop.py",
     ("subresources.kubevirt.io", "virtualmachines/start", "update"): "actions/start.py",
+    **{
+        ("subresources.kubevirt.io", what, "update"): "actions/instances.py"
+        for what in (
+            "virtualmachines/restart",
+            "virtualmachineinstances/softreboot",
+            "virtualmachineinstances/unpause",
+        )
+    },
+    ("snapshot.kubevirt.io", "virtualmachinesnapshots", "get"): "actions/snapshot.py",
+    ("snapshot.kubevirt.io", "virtualmachinesnapshots", "create"): "actions/snapshot.py",
     ("", "pods/eviction", "create"): "actions/migrate.py",
     ("kubevirt.io", "virtualmachineinstancemigrations", "get"): "actions/migrate.py",
     ("kubevirt.io", "virtualmachineinstancemigrations", "create"): "actions/migrate.py",
