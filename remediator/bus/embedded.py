@@ -42,6 +42,7 @@ from remediator.bus.server_files import (
     take_lock,
 )
 from remediator.bus.settings import NatsSettings
+from remediator.spawn import spawn
 
 __all__ = [
     "DirectoryInUseError",
@@ -250,7 +251,8 @@ class EmbeddedServer:
         server_lock = await self._take_server_lock()
         try:
             with self._output_file.open("wb") as output:
-                self._process = await asyncio.create_subprocess_exec(
+                # In a session of its own: Ctrl-C is for the daemon, which stops the server last.
+                self._process = await spawn(
                     str(server_binary()),
                     "-c",
                     str(self._config_file),
@@ -258,7 +260,6 @@ class EmbeddedServer:
                     stdout=output,
                     stderr=output,
                     pass_fds=(server_lock,),
-                    start_new_session=True,  # Ctrl-C is for the daemon, which stops the server last
                 )
         except OSError as error:
             raise EmbeddedServerError(f"cannot start nats-server: {error.strerror}") from error

@@ -17,6 +17,8 @@ from typing import Final
 
 import msgspec
 
+from remediator.spawn import spawn
+
 OUTPUT_LIMIT: Final = 256 * 1024  # the longest metadata in Debian's package has 60 KiB
 TERMINATE_S: Final = 0.5  # between asking the group to end and killing it
 _GONE_POLL_S: Final = 0.005
@@ -70,7 +72,7 @@ async def run_program(
 ) -> Answer:
     """Run any program so. Raises AgentLaunchError. No secret may stand in ``arguments``."""
     try:
-        process = await asyncio.create_subprocess_exec(
+        process = await spawn(
             program,
             *arguments,
             stdin=asyncio.subprocess.PIPE,
@@ -78,7 +80,6 @@ async def run_program(
             stderr=asyncio.subprocess.PIPE,
             env={**_ENVIRONMENT, **(environment or {})},
             cwd="/",
-            start_new_session=True,
         )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -144,7 +145,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(TERMINATE_S):
             await process.wait()
-            while _group_lives(process.pid):  # killed children take a moment to be gone
+            # Killed children take a moment to be gone, and nothing tells when.
+            while _group_lives(process.pid):  # noqa: ASYNC110
                 await asyncio.sleep(_GONE_POLL_S)
 
 

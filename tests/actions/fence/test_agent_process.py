@@ -59,6 +59,22 @@ async def test_cancellation_kills_it_too(tmp_path):
     assert await _gone(pids)
 
 
+async def test_cancellation_at_any_moment_of_the_start_ends_and_leaves_nothing(tmp_path):
+    pids = tmp_path / "pids"
+    agent = script(tmp_path / "fence_x", f"sleep 600 &\necho $! $$ >> {pids}\nwait\n")
+    for turns in range(40):
+        running = asyncio.create_task(run_agent(agent, {}, deadline_s=60.0))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        async with asyncio.timeout(10.0):
+            with pytest.raises(asyncio.CancelledError):
+                await running
+    # One that was killed before its first line has written nothing, nor started a child.
+    if pids.exists():
+        assert await _gone(pids)
+
+
 async def test_an_agent_that_prints_for_ever_is_bounded(tmp_path):
     agent = script(tmp_path / "fence_x", "exec yes")
     answer = await run_agent(agent, {}, deadline_s=0.5)
