@@ -23,33 +23,35 @@ from remediator.engine.model import Record, Subject
 from remediator.engine.start_order import Order
 from remediator.engine.start_scopes import Scopes
 from remediator.engine.start_words import (
-    Bound as Bound,
+    Bound,
+    Candidate,
+    Fit,
+    Gate,
+    Limits,
+    Origin,
+    Reason,
+    Rules,
+    Started,
 )
-from remediator.engine.start_words import (
-    Candidate as Candidate,
-)
-from remediator.engine.start_words import (
-    Fit as Fit,
-)
-from remediator.engine.start_words import (
-    Gate as Gate,
-)
-from remediator.engine.start_words import (
-    Limits as Limits,
-)
-from remediator.engine.start_words import (
-    Origin as Origin,
-)
-from remediator.engine.start_words import (
-    Reason as Reason,
-)
-from remediator.engine.start_words import (
-    Rules as Rules,
-)
-from remediator.engine.start_words import (
-    Started as Started,
-)
-from remediator.engine.tiers import TIERS as TIERS
+from remediator.engine.tiers import TIERS
+
+__all__ = [
+    "TIERS",
+    "Bound",
+    "Candidate",
+    "Choice",
+    "Fit",
+    "Gate",
+    "Limits",
+    "Origin",
+    "Reason",
+    "Rules",
+    "Started",
+    "Wait",
+    "back_at",
+    "choose",
+    "retry_delay_s",
+]
 
 
 class Wait(Record, frozen=True, kw_only=True):

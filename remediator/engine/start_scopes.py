@@ -1,4 +1,4 @@
-"""Bounds of starts: places and starts per minute of the cluster, zones, storage, nodes, namespaces."""
+"""Bounds of starts, at once and per minute: of the cluster, zones, storage, nodes, namespaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words of the queue of starts: who wants to start, who does, what bounds it, what one waits for."""
+"""Words of the queue of starts: who wants to start, who does, what bounds it, and what for."""
 
 from __future__ import annotations
 
