@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from remediator.sim.controllers.node_affinity import label_selector_matches
+from remediator.sim.controllers.node_affinity import selector_matches
 from remediator.sim.object_meta import new_uid
 from remediator.sim.patching import json_patch
 from remediator.sim.problems import Problem
@@ -93,7 +93,7 @@ class MutatingWebhooks:
         objects = [one for one in (request.obj, request.old) if one is not None]
         selector = webhook.get("objectSelector") or {}
         if not any(
-            label_selector_matches(selector, one["metadata"].get("labels") or {}) for one in objects
+            selector_matches(selector, one["metadata"].get("labels") or {}) for one in objects
         ):
             return False
         selector = webhook.get("namespaceSelector") or {}
@@ -102,7 +102,7 @@ class MutatingWebhooks:
         name = request.obj["metadata"].get("namespace", "")
         namespace = self._store.find(NAMESPACES, "", name)
         labels = namespace["metadata"].get("labels") if namespace is not None else {}
-        return label_selector_matches(selector, labels or {})
+        return selector_matches(selector, labels or {})
 
     # --- asking ---
 

@@ -76,12 +76,13 @@ def selects_pod(term: Obj, own_namespace: str, pod: Obj) -> bool:
     namespaces = term.get("namespaces") or [own_namespace]
     if key_of(pod)[0] not in namespaces:
         return False
-    selector = term.get("labelSelector")
-    return selector is not None and label_selector_matches(selector, labels_of(pod))
+    return selector_matches(term.get("labelSelector"), labels_of(pod))
 
 
-def label_selector_matches(selector: Obj, labels: Mapping[str, str]) -> bool:
-    """Return True when a LabelSelector selects these labels; an empty one selects everything."""
+def selector_matches(selector: Obj | None, labels: Mapping[str, str]) -> bool:
+    """Return True when a LabelSelector matches; None matches nothing, an empty one everything."""
+    if selector is None:
+        return False
     for key, value in (selector.get("matchLabels") or {}).items():
         if labels.get(key) != value:
             return False
