@@ -35,6 +35,7 @@ _COMMANDS = {
     "confirm-off": ("remediator.cli.fence", "confirm_off"),
     "fence": ("remediator.cli.fence", "fence"),
     "policy": ("remediator.cli.policies", "policy"),
+    "simulate": ("remediator.cli.simulate", "simulate"),
     "config": ("remediator.cli.configuration", "config"),
     "schema": ("remediator.cli.schema", "schema"),
     "version": ("remediator.cli.version", "version"),

@@ -1,0 +1,178 @@
+"""``remediator simulate``: what would become of a scenario under given policies."""
+
+from __future__ import annotations
+
+import sys
+import typing
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import click
+
+from remediator.cli.entry import CommandError
+from remediator.exit_codes import ExitCode
+
+if typing.TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from remediator.engine.rules import Policy
+    from remediator.engine.settings import EngineSettings
+    from remediator.rehearsal.course import Course
+    from remediator.rehearsal.scenario import Scenario
+
+# The built-in scenarios; rehearsal/built_in.py, which costs half a second to import.
+BUILT_IN = ("host-lost", "rack-lost", "zone-cut", "storm", "api-away")
+
+
+@click.command()
+@click.argument("scenario", metavar="SCENARIO")
+@click.option(
+    "--policies",
+    "directory",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Under these policies; default the shipped ones.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With the engine settings (budgets, pacing) of this file.",
+)
+@click.option("--nodes", type=click.IntRange(3, 1000), help="Hosts of a built-in scenario.")
+@click.option("--zones", type=click.IntRange(1, 26), help="Its zones.")
+@click.option("--vms", type=click.IntRange(1, 20_000), help="Its VMs.")
+@click.option("--hosts", type=click.IntRange(1, 1000), help="How many hosts are lost.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same course.")
+@click.option(
+    "--mode", type=click.Choice(["enforce", "observe"]), default="enforce", show_default=True
+)
+@click.option("-v", "--verbose", is_flag=True, help="Print every decision about a host.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
+def simulate(
+    *,
+    scenario: str,
+    directory: Path | None,
+    config_file: Path | None,
+    nodes: int | None,
+    zones: int | None,
+    vms: int | None,
+    hosts: int | None,
+    seed: int,
+    mode: str,
+    verbose: bool,
+    output: str,
+) -> int:
+    """Play SCENARIO in virtual time against a simulated cluster, and print its course.
+
+    SCENARIO is host-lost, rack-lost, zone-cut, storm, api-away, or a file (docs/decisions.md). Real
+    replicas decide; minutes of it take seconds. Exit 1 where VMs stay down or one ran twice.
+    """
+    # All of it is loaded only here: the simulated cluster is large, and --help must be quick.
+    from remediator.rehearsal.scenario import ScenarioError  # noqa: PLC0415
+
+    _quiet()
+    given = {"nodes": nodes, "zones": zones, "vms": vms, "hosts": hosts}
+    try:
+        played = _scenario(scenario, {name: n for name, n in given.items() if n is not None}, seed)
+        course = _play(played, _policies(directory), seed, mode == "enforce", _engine(config_file))
+    except ScenarioError as error:
+        raise CommandError(ExitCode.USAGE, str(error)) from error
+    if output == "json":
+        import msgspec  # noqa: PLC0415 - not needed for --help
+
+        from remediator.cli.output import dump  # noqa: PLC0415 - the same
+
+        click.echo(dump(msgspec.to_builtins(course), "json"), nl=False)
+    else:
+        from remediator.cli.simulate_text import text_of  # noqa: PLC0415 - the same
+
+        click.echo(text_of(course, verbose=verbose), nl=False)
+    recovery = course.recovery
+    return ExitCode.FINDING if recovery.left or recovery.double_runs else ExitCode.OK
+
+
+def _scenario(name: str, given: dict[str, int], seed: int) -> Scenario:
+    from remediator.rehearsal.built_in import SHIPPED, Sizes, built_in  # noqa: PLC0415 - large
+    from remediator.rehearsal.scenario import ScenarioError, check, read  # noqa: PLC0415
+
+    if name in SHIPPED:
+        found = built_in(name, Sizes(**given))
+    elif given:
+        wrong = ", ".join(f"--{option}" for option in given)
+        raise CommandError(ExitCode.USAGE, f"{wrong}: a scenario file says so itself")
+    elif Path(name).is_file():
+        found = read(Path(name))
+    else:
+        known = ", ".join(SHIPPED)
+        raise CommandError(ExitCode.USAGE, f"{name!r} is neither a file nor one of {known}")
+    faults = list(check(found, found.cluster.spec(seed)))
+    if faults:
+        raise ScenarioError("\n".join(faults))
+    return found
+
+
+def _policies(directory: Path | None) -> list[Policy]:
+    from remediator.policy import (  # noqa: PLC0415 - not needed for --help
+        PolicyError,
+        load_directory,
+        shipped_directory,
+    )
+
+    try:
+        return load_directory(directory or shipped_directory())
+    except PolicyError as error:
+        raise CommandError(ExitCode.USAGE, str(error)) from error
+
+
+def _engine(config_file: Path | None) -> EngineSettings | None:
+    if config_file is None:
+        return None
+    from remediator.cli.settings_options import load_settings  # noqa: PLC0415 - not for --help
+
+    return load_settings(config_file, {}).engine
+
+
+def _play(
+    scenario: Scenario,
+    policies: list[Policy],
+    seed: int,
+    enforce: bool,  # noqa: FBT001 - one of five, all by position
+    engine: EngineSettings | None,
+) -> Course:
+    from remediator.rehearsal.simulation import play  # noqa: PLC0415 - large
+    from remediator.sim.virtual_time import run  # noqa: PLC0415 - the same
+
+    with _progress() as bar:
+        task = bar.add_task("", total=scenario.until_s) if bar is not None else None
+
+        def tell(at_s: float) -> None:
+            if bar is not None and task is not None:
+                bar.update(task, completed=at_s)
+
+        return run(play(scenario, policies, seed=seed, enforce=enforce, engine=engine, tell=tell))
+
+
+def _progress() -> AbstractContextManager[Progress | None]:
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from rich.console import Console  # noqa: PLC0415 - rich costs 100 ms that pipes need not pay
+    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - the same
+
+    return Progress(
+        TextColumn("simulated"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} s of at most {task.total:.0f} s"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def _quiet() -> None:
+    """Keep the replicas' own log out of it: what they decide is the output."""
+    import logging  # noqa: PLC0415 - not needed for --help
+
+    import structlog  # noqa: PLC0415 - costs 30 ms
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
