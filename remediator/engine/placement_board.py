@@ -185,10 +185,7 @@ class Board:
     def place(self, want: Want) -> Choice:
         """Return the best node for a VM, and promise it; no node where none will do."""
         shape = self._shape(want)
-        disks = [
-            (disk, frozenset(self._zone(node) for node in disk.nodes) - {""})
-            for disk in replicated(want.disks)
-        ]
+        disks = self._disks(want)
         alive = [(disk, zones) for disk, zones in disks if not self._only_on_lost(disk)]
         if len(alive) < len(disks):
             return Choice(node=NO_NODE, refused={"its data": len(self._table.places)})
@@ -219,6 +216,23 @@ class Board:
     def refusals(self, want: Want) -> dict[str, int]:
         """Return which filter refuses how many nodes for a VM, as the board stands now."""
         return self._refusals(self._shape(want))
+
+    def allows(self, want: Want, node: str) -> bool:
+        """Whether a node would take a VM, as the board stands now."""
+        shape = self._shape(want)
+        return any(place.name == node and not self._refusal(want, place) for place in shape.places)
+
+    def rate(self, want: Want, node: str) -> tuple[int, float]:
+        """Return a node's step of the disks and its points for a VM, as the board stands now."""
+        place = self._table.by_name[node]
+        return near_all(tuple(self._disks(want)), place), self._points(want, place)
+
+    def _disks(self, want: Want) -> list[tuple[Locality, frozenset[str]]]:
+        """Return the disks whose place matters, each with the zones of its replicas."""
+        return [
+            (disk, frozenset(self._zone(node) for node in disk.nodes) - {""})
+            for disk in replicated(want.disks)
+        ]
 
     def _shape(self, want: Want) -> _Shape:
         terms = tuple(disk.terms for disk in want.disks if disk.terms is not None)

@@ -9,7 +9,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from remediator.engine.inventory import Inventory
-from remediator.engine.model import PodFacts
 from remediator.engine.placement_filters import Place, selected, selects
 from remediator.engine.pod_rules import PodRules, PodTerm, Spread
 
@@ -33,6 +32,9 @@ class Neighbours:
         self._repelled_in: dict[str, list[_Home]] = defaultdict(list)  # by namespace meant, "*" all
         self._copies: dict[str, Counter[str]] = {}
         self._copies_in: dict[str, Counter[str]] = {}
+        # What was promised so far: namespace, labels, group, node. Terms that are asked about for
+        # the first time late in a plan count them, too.
+        self._promised: list[tuple[str, Mapping[str, str], str, Place]] = []
         self._repel_at_start()
 
     def forbids(
@@ -61,6 +63,7 @@ class Neighbours:
         place: Place,
     ) -> None:
         """Count a pod that goes to this node."""
+        self._promised.append((namespace, labels, group, place))
         for (term, home), met in self._met.items():
             value = place.labels.get(term.topology_key)
             if value is not None and selects(term, home, namespace, labels):
@@ -70,8 +73,7 @@ class Neighbours:
                 wanted[place.name] += 1
         for term in rules.anti_affinity:
             self._repel((term, namespace), place, 1)
-        if group:
-            self._load_copies(group)
+        if group in self._copies:
             self._copies[group][place.name] += 1
             self._copies_in[group][place.zone] += 1
 
@@ -94,6 +96,10 @@ class Neighbours:
             if place is not None and node not in self._lost:
                 counted[node] += number
                 zones[place.zone] += number
+        for _, _, other, place in self._promised:
+            if other == group:
+                counted[place.name] += 1
+                zones[place.zone] += 1
 
     def _repel_at_start(self) -> None:
         for home, nodes in self._rooms.repelling.items():
@@ -125,23 +131,26 @@ class Neighbours:
                     return True
         return False
 
-    def _pods(self, term: PodTerm, home: str) -> Iterable[PodFacts]:
-        """Return the bound pods of the namespaces that a term means."""
+    def _pods(self, term: PodTerm, home: str) -> Iterable[tuple[str, Mapping[str, str], Place]]:
+        """Return namespace, labels and node of the pods in the namespaces that a term means."""
         spaces = self._rooms.pods_in
         names = list(spaces) if term.everywhere else (term.namespaces or (home,))
         for name in names:
             for pod in spaces.get(name, {}).values():
-                if pod.node not in self._lost and pod.node in self._places:
-                    yield pod
+                place = self._places.get(pod.node)
+                if place is not None and pod.node not in self._lost:
+                    yield name, pod.labels, place
+        for namespace, labels, _, place in self._promised:
+            yield namespace, labels, place
 
     def _meets(self, home: _Home) -> Counter[str]:
         found = self._met.get(home)
         if found is None:
             found = self._met[home] = Counter()
             term, namespace = home
-            for pod in self._pods(term, namespace):
-                value = self._places[pod.node].labels.get(term.topology_key)
-                if value is not None and selects(term, namespace, pod.namespace, pod.labels):
+            for where, labels, place in self._pods(term, namespace):
+                value = place.labels.get(term.topology_key)
+                if value is not None and selects(term, namespace, where, labels):
                     found[value] += 1
         return found
 
@@ -149,9 +158,9 @@ class Neighbours:
         found = self._wanted.get((terms, home))
         if found is None:
             found = self._wanted[(terms, home)] = Counter()
-            for pod in self._pods(terms[0], home):
-                if all(selects(term, home, pod.namespace, pod.labels) for term in terms):
-                    found[pod.node] += 1
+            for where, labels, place in self._pods(terms[0], home):
+                if all(selects(term, home, where, labels) for term in terms):
+                    found[place.name] += 1
         return found
 
     def _affine(self, namespace: str, rules: PodRules, place: Place) -> bool:
@@ -161,7 +170,7 @@ class Neighbours:
             return False
         nodes = self._on_nodes(terms, namespace)
         met = [self._places[node].labels for node, number in nodes.items() if number]
-        if not met:
+        if not any(term.topology_key in other for other in met for term in terms):
             # It is the first of a series that wants its own kind; or it wants pods that are no VMs,
             # and these are not looked at: then the scheduler judges.
             return True

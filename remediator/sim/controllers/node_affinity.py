@@ -71,12 +71,12 @@ def required_anti_affinity(pod: Obj) -> list[Obj]:
     return terms
 
 
-def selects_pod(term: Obj, own_namespace: str, pod: Obj) -> bool:
-    """Return True when a PodAffinityTerm of a pod in ``own_namespace`` selects ``pod``."""
-    namespaces = term.get("namespaces") or [own_namespace]
-    if key_of(pod)[0] not in namespaces:
-        return False
-    return selector_matches(term.get("labelSelector"), labels_of(pod))
+def required_affinity(pod: Obj) -> list[Obj]:
+    """Return the pod's required pod affinity terms."""
+    affinity = pod["spec"].get("affinity") or {}
+    together = affinity.get("podAffinity") or {}
+    terms: list[Obj] = together.get("requiredDuringSchedulingIgnoredDuringExecution") or []
+    return terms
 
 
 def selector_matches(selector: Obj | None, labels: Mapping[str, str]) -> bool:
@@ -87,6 +87,14 @@ def selector_matches(selector: Obj | None, labels: Mapping[str, str]) -> bool:
         if labels.get(key) != value:
             return False
     return all(_expression_holds(e, labels) for e in selector.get("matchExpressions") or ())
+
+
+def volume_allows(volume: Obj, node: Obj) -> bool:
+    """Return True when a PersistentVolume's required node affinity allows the node."""
+    required = ((volume.get("spec") or {}).get("nodeAffinity") or {}).get("required")
+    if not required:
+        return True
+    return any(term_matches(term, node) for term in required.get("nodeSelectorTerms") or ())
 
 
 def _node_affinity(pod: Obj) -> Obj:

@@ -11,18 +11,26 @@ from collections.abc import Callable
 
 from remediator.sim.controllers.conditions import set_condition, would_change
 from remediator.sim.controllers.environment import Environment
-from remediator.sim.controllers.metadata import Obj, is_deleting, key_of
+from remediator.sim.controllers.metadata import Obj, is_deleting, key_of, labels_of
+from remediator.sim.controllers.node_affinity import required_anti_affinity
 from remediator.sim.controllers.pod_state import claim_names, is_gated, is_terminal, node_name
 from remediator.sim.controllers.scheduler_fit import (
     NodeRoom,
     Request,
-    breaks_anti_affinity,
+    conflicting_volume,
     request_of,
     scores,
     why_not,
 )
+from remediator.sim.controllers.scheduler_neighbours import Neighbours
 from remediator.sim.controllers.work_queue import Key
-from remediator.sim.resources import NODES, PERSISTENT_VOLUME_CLAIMS, PODS
+from remediator.sim.resources import (
+    NAMESPACES,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+)
 
 COMPONENT = "default-scheduler"
 
@@ -40,6 +48,7 @@ class Scheduler:
         self._env = env
         self._rooms: dict[str, NodeRoom] = {}
         self._bound: dict[Key, tuple[str, Request]] = {}
+        self._averse: dict[Key, str] = {}  # bound pods with anti-affinity, and their nodes
         self._refused: dict[Key, int] = {}
         self._first = 0
         self._queue = env.queue("scheduler", self._reconcile, latency_s=env.settings.bind_s)
@@ -108,6 +117,8 @@ class Scheduler:
     def _take(self, key: Key, node: str, pod: Obj) -> None:
         request = request_of(pod)
         self._bound[key] = (node, request)
+        if required_anti_affinity(pod):
+            self._averse[key] = node
         if node in self._rooms:
             self._rooms[node].add(pod, request)
 
@@ -118,6 +129,7 @@ class Scheduler:
 
     def _release(self, key: Key, pod: Obj) -> None:
         bound = self._bound.pop(key, None)
+        self._averse.pop(key, None)
         if bound is None:
             return
         node, request = bound
@@ -159,13 +171,22 @@ class Scheduler:
     def _filter(self, pod: Obj, request: Request) -> tuple[list[NodeRoom], Counter[str]]:
         rooms = list(self._rooms.values())
         enough = _nodes_to_score(len(rooms))
+        volumes = self._volumes(pod)
+        neighbours = Neighbours(
+            pod,
+            ((room.node, room.pods.values()) for room in rooms),
+            self._averse_pods(),
+            self._namespace_labels,
+        )
         fitting: list[NodeRoom] = []
         reasons: Counter[str] = Counter()
         for offset in range(len(rooms)):
             room = rooms[(self._first + offset) % len(rooms)]
             reason = why_not(pod, request, room)
-            if reason is None and breaks_anti_affinity(pod, room, rooms):
-                reason = "node(s) didn't match pod anti-affinity rules"
+            if reason is None and conflicting_volume(volumes, room.node):
+                reason = "node(s) had volume node affinity conflict"
+            if reason is None:
+                reason = neighbours.why_not(room.node)
             if reason is not None:
                 reasons[reason] += 1
                 continue
@@ -174,6 +195,29 @@ class Scheduler:
                 self._first = (self._first + offset + 1) % len(rooms)
                 break
         return fitting, reasons
+
+    def _volumes(self, pod: Obj) -> list[Obj]:
+        """Return the volumes that the pod's claims are bound to."""
+        store, namespace = self._env.store, key_of(pod)[0]
+        claims = [
+            store.find(PERSISTENT_VOLUME_CLAIMS, namespace, name) for name in claim_names(pod)
+        ]
+        names = [claim["spec"].get("volumeName", "") for claim in claims if claim is not None]
+        volumes = [store.find(PERSISTENT_VOLUMES, "", name) for name in names]
+        return [volume for volume in volumes if volume is not None]
+
+    def _averse_pods(self) -> list[tuple[Obj, Obj]]:
+        """Return the bound pods that have anti-affinity, with their nodes."""
+        found = []
+        for key, name in self._averse.items():
+            room = self._rooms.get(name)
+            if room is not None and key in room.pods:
+                found.append((room.pods[key], room.node))
+        return found
+
+    def _namespace_labels(self, name: str) -> dict[str, str]:
+        namespace = self._env.store.find(NAMESPACES, "", name)
+        return labels_of(namespace) if namespace is not None else {}
 
     def _best(self, pod: Obj, request: Request, fitting: list[NodeRoom]) -> str:
         rated = scores(pod, request, fitting)

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from remediator.sim.controllers.metadata import Obj, key_of, labels_of
+from remediator.sim.controllers.metadata import Obj, key_of
 from remediator.sim.controllers.node_affinity import (
     node_selected,
     preference,
-    required_anti_affinity,
-    selects_pod,
+    volume_allows,
 )
 from remediator.sim.controllers.quantities import quantity
 from remediator.sim.controllers.taints import (
@@ -25,6 +24,8 @@ from remediator.sim.controllers.taints import (
 )
 from remediator.sim.controllers.work_queue import Key
 
+_PLAIN = ("cpu", "memory", "pods")
+
 _PODS_MAX = 110.0
 """kubelet --max-pods: for a node that does not say."""
 
@@ -35,10 +36,11 @@ _WEIGHT_RESOURCES = 1.0
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What a pod asks for: cores, bytes."""
+    """What a pod asks for: cores, bytes, and of other resources by name."""
 
     cpu: float
     memory: float
+    others: dict[str, float] = {}
 
 
 class NodeRoom(msgspec.Struct):
@@ -51,6 +53,8 @@ class NodeRoom(msgspec.Struct):
     used_cpu: float = 0.0
     used_memory: float = 0.0
     pods: dict[Key, Obj] = {}  # msgspec copies the default
+    others: dict[str, float] = {}
+    used_others: dict[str, float] = {}
 
     def refresh(self, node: Obj) -> None:
         """Take on a new version of the Node object."""
@@ -59,12 +63,17 @@ class NodeRoom(msgspec.Struct):
         self.cpu = quantity(given.get("cpu", 0))
         self.memory = quantity(given.get("memory", 0))
         self.pods_max = quantity(given.get("pods", _PODS_MAX))
+        self.others = {
+            name: quantity(amount) for name, amount in given.items() if name not in _PLAIN
+        }
 
     def add(self, pod: Obj, request: Request) -> None:
         """Count a pod that is bound here."""
         if key_of(pod) not in self.pods:
             self.used_cpu += request.cpu
             self.used_memory += request.memory
+            for name, amount in request.others.items():
+                self.used_others[name] = self.used_others.get(name, 0.0) + amount
         self.pods[key_of(pod)] = pod
 
     def remove(self, pod: Obj, request: Request) -> None:
@@ -72,16 +81,47 @@ class NodeRoom(msgspec.Struct):
         if self.pods.pop(key_of(pod), None) is not None:
             self.used_cpu -= request.cpu
             self.used_memory -= request.memory
+            for name, amount in request.others.items():
+                self.used_others[name] = self.used_others.get(name, 0.0) - amount
 
 
 def request_of(pod: Obj) -> Request:
-    """Return the sum of the containers' requests."""
-    cpu = memory = 0.0
-    for container in pod["spec"].get("containers") or ():
-        asked = (container.get("resources") or {}).get("requests") or {}
-        cpu += quantity(asked.get("cpu", 0))
-        memory += quantity(asked.get("memory", 0))
-    return Request(cpu, memory)
+    """Return what the pod takes (k8s resource/helpers.go PodRequests).
+
+    Its containers and sidecars together, or the init container that takes more, and the overhead.
+    """
+    spec = pod["spec"]
+    total: dict[str, float] = {}
+    sidecars: dict[str, float] = {}
+    most: dict[str, float] = {}
+    for container in spec.get("containers") or ():
+        _add(total, _asked(container))
+    for container in spec.get("initContainers") or ():
+        asked = _asked(container)
+        if container.get("restartPolicy") == "Always":
+            _add(total, asked)
+            _add(sidecars, asked)
+            asked = dict(sidecars)
+        else:
+            _add(asked, sidecars)
+        for name, amount in asked.items():
+            most[name] = max(most.get(name, 0.0), amount)
+    for name, amount in most.items():
+        total[name] = max(total.get(name, 0.0), amount)
+    overhead = spec.get("overhead") or {}
+    _add(total, {name: quantity(amount) for name, amount in overhead.items()})
+    others = {name: amount for name, amount in total.items() if name not in _PLAIN}
+    return Request(total.get("cpu", 0.0), total.get("memory", 0.0), others)
+
+
+def _asked(container: Obj) -> dict[str, float]:
+    asked = (container.get("resources") or {}).get("requests") or {}
+    return {name: quantity(amount) for name, amount in asked.items()}
+
+
+def _add(total: dict[str, float], more: dict[str, float]) -> None:
+    for name, amount in more.items():
+        total[name] = total.get(name, 0.0) + amount
 
 
 def why_not(pod: Obj, request: Request, room: NodeRoom) -> str | None:
@@ -103,26 +143,15 @@ def why_not(pod: Obj, request: Request, room: NodeRoom) -> str | None:
         return "Insufficient cpu"
     if request.memory > 0 and room.used_memory + request.memory > room.memory + 1.0:
         return "Insufficient memory"
+    for name, amount in request.others.items():
+        if amount > 0 and room.used_others.get(name, 0.0) + amount > room.others.get(name, 0.0):
+            return f"Insufficient {name}"
     return None
 
 
-def breaks_anti_affinity(pod: Obj, room: NodeRoom, rooms: Iterable[NodeRoom]) -> bool:
-    """Return True when the pod's required anti-affinity forbids the node's topology domain."""
-    terms = required_anti_affinity(pod)
-    if not terms:
-        return False
-    own_namespace = key_of(pod)[0]
-    all_rooms = list(rooms)
-    for term in terms:
-        domain = labels_of(room.node).get(term["topologyKey"])
-        if domain is None:
-            continue
-        for other in all_rooms:
-            if labels_of(other.node).get(term["topologyKey"]) != domain:
-                continue
-            if any(selects_pod(term, own_namespace, placed) for placed in other.pods.values()):
-                return True
-    return False
+def conflicting_volume(volumes: Iterable[Obj], node: Obj) -> bool:
+    """Return True when one of the pod's volumes cannot be used on this node (k8s VolumeBinding)."""
+    return not all(volume_allows(volume, node) for volume in volumes)
 
 
 def scores(pod: Obj, request: Request, rooms: list[NodeRoom]) -> list[float]:
