@@ -153,7 +153,7 @@ def answer(context: Context, incident: Incident, node: NodeFacts) -> None:
     if living and evacuation.is_settled(incident, plan):
         return
     if incident.plan is None or evacuation_plan.evacuates(incident.plan) is not living:
-        why = plan_text(plan.steps, len(plan.vms))
+        why = evacuation.plan_text(plan) if living else plan_text(plan.steps, len(plan.vms))
         _record_plan(context, incident, match, why, plan, inputs())
     rows = safeguards.ask(context, incident, node, plan)
     away = safeguards.hands_off(context, node)
@@ -165,8 +165,11 @@ def answer(context: Context, incident: Incident, node: NodeFacts) -> None:
         _probe_others(context, incident, node)
         _withhold(context, incident, rows, inputs)
         return
-    if incident.plan != plan and (living or not incident.step):
+    old = living and evacuation.is_old(incident, plan)
+    if old or (incident.plan != plan and not incident.step):
         why = "planned again: its VMs have changed"
+        if living:
+            why = f"planned again: {evacuation.plan_text(plan)}"
         _record_plan(context, incident, match, why, plan, inputs())
     elif incident.plan is not None and fencing.differs(incident.plan, plan):
         again = msgspec.structs.replace(

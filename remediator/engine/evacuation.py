@@ -51,6 +51,21 @@ def is_settled(incident: Incident, plan: Plan) -> bool:
     return bool(plan.vms) and all(vm.treatment == Move.STAY for vm in plan.vms)
 
 
+def is_old(incident: Incident, plan: Plan) -> bool:
+    """Whether an incident is to be planned anew: it was tried, or its plan does not fit any more."""
+    return incident.plan != plan or bool(incident.step)
+
+
+def plan_text(plan: Plan) -> str:
+    """Return a plan in one line, with what cannot be moved and why."""
+    count = len(plan.vms)
+    text = f"{', '.join(plan.steps)}; {count} VM{'' if count == 1 else 's'} on it"
+    left = [vm for vm in plan.vms if vm.treatment != Move.MIGRATE]
+    said = [f"{vm.vm.namespace}/{vm.vm.name} ({vm.why})" for vm in left[:_NAMED_MAX]]
+    more = f" and {len(left) - _NAMED_MAX} more" if len(left) > _NAMED_MAX else ""
+    return f"{text}; not moved live: {', '.join(said)}{more}" if left else text
+
+
 def begin(
     context: Context,
     incident: Incident,
@@ -247,7 +262,7 @@ def _why_left(context: Context, incident: Incident, node: NodeFacts, key: str) -
     obstacle = evacuation_plan.obstacle_to(context, node, progress.plan.vm)
     if obstacle is not None:
         return obstacle.why
-    return f"{progress.attempts} migrations of it failed" if progress.attempts else "left"
+    return evacuation_course.failures(progress) if progress.attempts else "left"
 
 
 def _give_up(
@@ -306,10 +321,12 @@ def keeps_quiet(context: Context, node: NodeFacts, row: Row) -> bool:
 def may_repeat(context: Context, action: Action, row: Row) -> str:
     """Return why a move that an earlier leader began must not be repeated; "" where it may be.
 
-    Cancelling may always be repeated.
+    Cancelling may always be repeated; of a node that was not heard yet, "wait".
     """
     if not isinstance(action.work, (Migrate, RestartVm)):
         return ""
+    if row.verdict is Verdict.UNKNOWN:
+        return "wait"
     incident = context.state.incidents.get(action.incident)
     if incident is None or incident.state is not IncidentState.EVACUATING:
         return "its node is not being emptied any more"

@@ -98,7 +98,7 @@ def _observe(
 def go_on(context: Context, incident: Incident, node: NodeFacts) -> None:
     """Give up what takes too long; begin what the limits allow; leave what cannot be moved."""
     for progress in list(incident.vms.values()):
-        _attend(context, incident, progress)
+        _attend(context, incident, progress, evacuation_plan.source_asleep(context, node))
     for progress in list(incident.vms.values()):
         if progress.stage is Stage.WAITING and _may_act(context, progress):
             _begin(context, incident, node, progress)
@@ -121,14 +121,18 @@ def wind_down(context: Context, incident: Incident) -> bool:
     return not left
 
 
-def _attend(context: Context, incident: Incident, progress: VmProgress) -> None:
+def _attend(context: Context, incident: Incident, progress: VmProgress, asleep: str = "") -> None:
     """Look after a migration of ours: end it where it takes too long, or note that it failed."""
     if str(progress.plan.vm) in context.state.busy:
         return
     if progress.stage is Stage.CANCELLING and _may_act(context, progress):
         _cancel(context, incident, progress, "its migration is still there")
     elif progress.stage is Stage.MIGRATING:
+        flight = _flight(context, progress)
+        copying = flight is not None and flight.stretch == "copying"
         why = _given_up(context, incident, progress)
+        if asleep and not copying:
+            why = asleep  # it would hold one of KubeVirt's few places for ever
         if why:
             _take_back(context, incident, progress, why)
 
@@ -238,7 +242,7 @@ def _begin(context: Context, incident: Incident, node: NodeFacts, progress: VmPr
         return
     why = plan.why
     if tried:
-        why = f"{progress.attempts} migrations of it failed"
+        why = failures(progress)
         if policy is not None and evacuation_plan.restarts(policy):
             refusal = evacuation_plan.why_not_restarted(context, vm)
             if not refusal:
@@ -252,6 +256,12 @@ def _begin(context: Context, incident: Incident, node: NodeFacts, progress: VmPr
             _restart(context, incident, progress, plan.why)
         return
     _leave(context, incident, progress, why)
+
+
+def failures(progress: VmProgress) -> str:
+    """Say how often a VM could not be moved, and why the last time."""
+    many = f"{progress.attempts} migration{'s' * (progress.attempts > 1)} of it failed"
+    return f"{many}, last: {progress.last}" if progress.last else many
 
 
 def _restarted(plan: VmPlan, why: str) -> VmPlan:

@@ -34,7 +34,7 @@ def load(context: Context, node: str) -> Load:
         for progress in incident.vms.values():
             if progress.stage in (Stage.MIGRATING, Stage.CANCELLING):
                 moving.add(progress.plan.vm)
-    off_node = sum(_is_on(context, vm, node) for vm in moving)
+    off_node = sum(_leaves(context, vm, node) for vm in moving)
     settings = context.settings.evacuation
     cluster_limit, node_limit = settings.migrations_at_once, settings.migrations_at_once_node
     source = "settings"
@@ -52,6 +52,10 @@ def load(context: Context, node: str) -> Load:
     )
 
 
-def _is_on(context: Context, vm: Subject, node: str) -> bool:
+def _leaves(context: Context, vm: Subject, node: str) -> bool:
+    """Whether a migrating VM leaves this node: also one that is over there, and not done yet."""
+    incident = context.state.incident_on(f"node/{node}")
+    if incident is not None and str(vm) in incident.vms:
+        return True
     vmi = context.inventory.vmi(vm)
     return vmi is not None and vmi.node == node

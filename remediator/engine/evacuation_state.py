@@ -30,10 +30,10 @@ def started(incident: Incident, decision: Decision, action: Action) -> None:
     work = action.work
     progress.stage, progress.since_at = _STAGE[type(work)], decision.at
     progress.answered, progress.retry_at = "", 0.0
-    if isinstance(work, Migrate):
+    if isinstance(work, CancelMigration):
+        progress.last, progress.cancels = decision.why, action.attempt
+    elif isinstance(work, Migrate):
         progress.attempts, progress.target, progress.cancels = action.attempt, work.target, 0
-    elif isinstance(work, CancelMigration):
-        progress.cancels = action.attempt
     else:
         progress.restarts = action.attempt
 
@@ -49,7 +49,13 @@ def finished(incident: Incident, decision: Decision, action: Action, outcome: Ou
         if done:
             progress.stage = Stage.WAITING
     elif not done:
-        progress.stage = Stage.WAITING
+        progress.stage, progress.last = Stage.WAITING, outcome.detail
+
+
+def went_back(progress: VmProgress, decision: Decision) -> None:
+    """Note why a VM waits again: an attempt to move it came to nothing by itself."""
+    if progress.attempts and progress.stage is Stage.WAITING:
+        progress.last = decision.why
 
 
 def refused(progress: VmProgress, decision: Decision) -> None:

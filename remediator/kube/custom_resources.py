@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remediator.kube.custom_watch import CustomResource
+from remediator.kube.kubevirt import KubeVirt
 from remediator.kube.machine_api import (
     CLUSTER_API,
     OPENSHIFT,
@@ -146,6 +147,9 @@ CSI_ADDONS_NODES = CustomResource(
     namespaced=True,
     known=("v1alpha1",),
 )
+KUBEVIRTS = CustomResource(
+    group="kubevirt.io", plural="kubevirts", item=KubeVirt, namespaced=True, known=("v1",)
+)
 
 CUSTOM_RESOURCES: tuple[CustomResource[Any], ...] = (
     OPENSHIFT_MACHINES,
@@ -166,4 +170,5 @@ CUSTOM_RESOURCES: tuple[CustomResource[Any], ...] = (
     LONGHORN_ENGINES,
     STORAGE_NODES,
     CSI_ADDONS_NODES,
+    KUBEVIRTS,
 )

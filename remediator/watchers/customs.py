@@ -8,17 +8,19 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from remediator.clock import Clock
-from remediator.engine.model import Plane
+from remediator.engine.model import FactKind, Plane
 from remediator.kube import custom_resources as resources
 from remediator.kube.custom_watch import CustomResource, CustomWatch
 from remediator.kube.discovery import ApiDiscovery, DiscoverySettings
 from remediator.kube.fence_configs import FENCE_CONFIGS
+from remediator.kube.remediation_policies import POLICIES
 from remediator.kube.machine_api import CLUSTER_API, OPENSHIFT
 from remediator.kube.metadata import KubeObject
 from remediator.kube.mirror import Sink
 from remediator.kube.objects import Node
 from remediator.kube.reflector_settings import ReflectorSettings
 from remediator.kube.transport import Transport
+from remediator.watchers.facts import FactsSink
 from remediator.watchers.hands_off import HandsOffBoard
 from remediator.watchers.linked import QuietSink
 from remediator.watchers.longhorn import (
@@ -34,6 +36,7 @@ from remediator.watchers.maintenance import (
     NodeMaintenanceSink,
     NodeMarksSink,
 )
+from remediator.watchers.narrow import migration_limits
 from remediator.watchers.outlet import Outlet
 from remediator.watchers.remediations import NodeHealthCheckSink, RemediationSink
 from remediator.watchers.replica_sets import LonghornReplicaSetSink
@@ -105,8 +108,7 @@ class CustomWatches:
         rng = random.Random(f"custom/{identity}")  # noqa: S311 - jitter is no secret
         self.discovery = ApiDiscovery(
             transport,
-            # Our own is watched elsewhere (fence_reload), and looked for together with the others.
-            [(each.group, each.plural) for each in (*resources.CUSTOM_RESOURCES, FENCE_CONFIGS)],
+            [(each.group, each.plural) for each in _LOOKED_FOR],
             rng=rng,
             settings=discovery,
         )
@@ -124,6 +126,7 @@ class CustomWatches:
         self._watch_machines(Statements(Plane.MACHINE, outlet, clock))
         self._watch_maintenance()
         self._watch_storage(outlet)
+        self._watch_kubevirt(outlet)
 
     def node_sinks(self) -> tuple[QuietSink[Node], ...]:
         """Return who else must hear of Nodes."""
@@ -191,6 +194,10 @@ class CustomWatches:
             self._watch(name, resource, NodeMaintenanceSink(kind, board), guards=True)
         upgrades = ClusterVersionSink(board)
         self._watch("cluster-versions", resources.CLUSTER_VERSIONS, upgrades, guards=True)
+
+    def _watch_kubevirt(self, outlet: Outlet) -> None:
+        limits = FactsSink(FactKind.MIGRATION_LIMITS, migration_limits, outlet)
+        self._watch("kubevirts", resources.KUBEVIRTS, limits, guards=False)
 
     def _watch_storage(self, outlet: Outlet) -> None:
         view = LonghornView(StorageVoices("longhorn", outlet, self._clock))

@@ -14,6 +14,7 @@ from remediator.engine.model import (
     AttachmentFacts,
     ClaimFacts,
     MigrationFacts,
+    MigrationLimitsFacts,
     NodeFacts,
     PodFacts,
     RunStrategy,
@@ -22,6 +23,7 @@ from remediator.engine.model import (
     VolumeFacts,
 )
 from remediator.engine.pod_rules import HOSTNAME, PodNeeds
+from remediator.kube.kubevirt import KubeVirt
 from remediator.kube.objects import (
     Node,
     PersistentVolume,
@@ -104,8 +106,11 @@ def _machine(annotations: Mapping[str, str]) -> str:
     return f"{namespace}/{name}" if name and namespace else ""
 
 
-def vm_facts(vm: VirtualMachine) -> VmFacts:
-    """Narrow a VirtualMachine. A run strategy that we do not know is left alone, as Halted."""
+def vm_facts(vm: VirtualMachine, label_keys: Collection[str] = ()) -> VmFacts:
+    """Narrow a VirtualMachine, keeping the labels that policies read (``label_keys``).
+
+    A run strategy that we do not know is left alone, as Halted.
+    """
     try:
         strategy = RunStrategy(vm.run_strategy)
     except ValueError:
@@ -116,7 +121,7 @@ def vm_facts(vm: VirtualMachine) -> VmFacts:
         name=vm.name,
         uid=vm.uid,
         run_strategy=strategy,
-        labels=kept(vm.labels),
+        labels=kept(vm.labels, label_keys),
         annotations=kept(vm.annotations),
         deleting=vm.deleting,
         status=_SAME_STATUS.get(vm.printable_status, vm.printable_status),
@@ -201,6 +206,25 @@ def migration_facts(migration: VirtualMachineInstanceMigration) -> MigrationFact
         phase=migration.phase,
         target=migration.target,
         ours=migration.labels.get(_INCIDENT, ""),
+    )
+
+
+def migration_limits(kubevirt: KubeVirt) -> MigrationLimitsFacts:
+    """Narrow the KubeVirt object to its limits on live migrations."""
+    said, default = kubevirt.migrations, MigrationLimitsFacts(namespace="", name="", uid="")
+    bandwidth = said.bandwidth_per_migration
+    at_once = said.parallel_migrations_per_cluster
+    at_once_node = said.parallel_outbound_migrations_per_node
+    return MigrationLimitsFacts(
+        namespace=kubevirt.namespace,
+        name=kubevirt.name,
+        uid=kubevirt.uid,
+        at_once=default.at_once if at_once is None else at_once,
+        at_once_node=default.at_once_node if at_once_node is None else at_once_node,
+        bandwidth="" if bandwidth in (None, 0, "0") else str(bandwidth),
+        progress_s=float(said.progress_timeout or default.progress_s),
+        copy_s_per_gib=float(said.completion_timeout_per_gi_b or default.copy_s_per_gib),
+        post_copy=bool(said.allow_post_copy),
     )
 
 

@@ -24,6 +24,7 @@ KINDS = {
     "engines": "Engine",
     "storagenodes": "StorageNode",
     "csiaddonsnodes": "CSIAddonsNode",
+    "kubevirts": "KubeVirt",
 }
 
 
@@ -217,6 +218,13 @@ def cluster_version(progressing="True", desired="4.20.1"):
             "conditions": [condition("Progressing", progressing), condition("Available")],
         },
     }
+
+
+def kubevirt(**migrations):
+    """Return the KubeVirt object; ``migrations`` is what it says about live migrations."""
+    configuration = {"migrations": migrations} if migrations else {}
+    spec = {"configuration": configuration}
+    return {**named("kubevirt", "kubevirt"), "spec": spec, "status": {"phase": "Deployed"}}
 
 
 # --- storage --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from remediator.kube.custom_resources import CUSTOM_RESOURCES
+from remediator.kube.kubevirt import KubeVirt
 from remediator.kube.machine_api import (
     BareMetalHost,
     LabelSelector,
@@ -21,6 +22,7 @@ from remediator.kube.remediations import (
     Remediation,
 )
 from remediator.kube.storage_objects import CsiAddonsNode, LonghornEngine, StorageNode
+from remediator.watchers.narrow import migration_limits
 from tests.kube import custom_examples as examples
 from tests.kube.custom_examples import condition
 from tests.sim.test_crds import CRDS, schema_of
@@ -65,6 +67,17 @@ VALID = {
         {**examples.remediation(processing="False", succeeded="True"), "spec": {"agent": "fence_x"}}
     ],
     ("nodemaintenances.nodemaintenance.medik8s.io", "v1beta1"): [examples.node_maintenance()],
+    ("kubevirts.kubevirt.io", "v1"): [
+        examples.kubevirt(),
+        examples.kubevirt(
+            parallelMigrationsPerCluster=10,
+            parallelOutboundMigrationsPerNode=1,
+            bandwidthPerMigration="64Mi",
+            completionTimeoutPerGiB=800,
+            progressTimeout=300,
+            allowPostCopy=True,
+        ),
+    ],
 }
 
 
@@ -304,6 +317,30 @@ def test_maintenance_and_upgrades_say_what_they_are_about():
     upgrade = decode(ClusterVersion, examples.cluster_version())
     assert (upgrade.progressing, upgrade.desired) == (True, "4.20.1")
     assert not decode(ClusterVersion, examples.cluster_version("False")).progressing
+
+
+def test_kubevirt_says_how_many_live_migrations_it_carries_out_at_once():
+    said = decode(
+        KubeVirt,
+        examples.kubevirt(
+            parallelMigrationsPerCluster=10,
+            completionTimeoutPerGiB=800,
+            bandwidthPerMigration="64Mi",
+        ),
+    )
+    facts = migration_limits(said)
+    assert (facts.at_once, facts.at_once_node, facts.bandwidth) == (10, 2, "64Mi")
+    assert (facts.copy_s_per_gib, facts.progress_s) == (800.0, 150.0)
+
+
+def test_kubevirt_that_says_nothing_has_its_own_defaults():
+    facts = migration_limits(decode(KubeVirt, {"spec": {"configuration": None}}))
+    assert (facts.at_once, facts.at_once_node, facts.bandwidth, facts.post_copy) == (
+        5,
+        2,
+        "",
+        False,
+    )
 
 
 def test_storage_objects_say_which_node_and_how_it_is():

@@ -28,6 +28,7 @@ class Vm(msgspec.Struct, frozen=True, kw_only=True):
     run_strategy: str = "Always"
     disk: Literal["rwx", "rwo", "none"] = "rwx"
     agent: bool = True
+    grace_s: int = 30  # that its guest has to shut down
 
     def spec(self) -> VmSpec:
         namespace, name = self.name.split("/")
@@ -37,6 +38,7 @@ class Vm(msgspec.Struct, frozen=True, kw_only=True):
             run_strategy=self.run_strategy,
             access_mode=ACCESS_MODES[self.disk],
             agent=self.agent,
+            grace_s=self.grace_s,
         )
 
 
@@ -46,6 +48,7 @@ class Hosts(msgspec.Struct, frozen=True, kw_only=True):
     os_boot_s: float = 30.0  # from power on to running kubelet
     heartbeat_s: float = 60.0  # of virt-handler, before jitter
     lease_period_s: float = 10.0  # of the kubelet
+    migration_copy_s: tuple[float, float] = (2.0, 5.0)  # of a live migration
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,8 +87,9 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineSettings = EngineSettings()
     places: tuple[Place, ...] = ()  # of the replicas; else in the zones by turns, on no host
     probes: bool = True  # each replica is a vantage point
-    vantages: tuple[Vantage, ...] = ()
     webhook: bool = False  # the admission gate is installed, and each replica serves it
+    vantages: tuple[Vantage, ...] = ()
+    policies: tuple[str, ...] = ()  # besides the shipped ones; see scenario_policies
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,11 +115,12 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()  # nodes that were on when their BMC was ordered to cut the power
     marks_left: tuple[str, ...] = ()  # nodes with a taint or cordon of ours
     cordoned: tuple[str, ...] = ()  # nodes that somebody else has cordoned
-    never_said: tuple[str, ...] = ()  # words that no record's reason may hold
-    open_incidents: dict[str, str] = {}  # node -> state
     boots_at_once_max: int | None = None  # the most that ever booted together
     boots_at_once_min: int | None = None  # a storm without gates boots at least so many together
     gates: Literal["some", "none"] = "none"  # whether any pod was ever held back
+    never_said: tuple[str, ...] = ()  # words that no record's reason may hold
+    open_incidents: dict[str, str] = {}  # node -> state
+    moved_off: tuple[str, ...] = ()  # nodes on which no VM runs at the end
     writes: Literal["some", "none"] = "some"  # apart from the daemon's own Leases
 
 
@@ -145,6 +150,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
                 os_boot_s=self.cluster.hosts.os_boot_s,
                 heartbeat_s=self.cluster.hosts.heartbeat_s,
                 lease_period_s=self.cluster.hosts.lease_period_s,
+                migration_copy_s=self.cluster.hosts.migration_copy_s,
             ),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from scenario_migrations import over_limits
 from scenario_outcome import Played, step_of
 
 from remediator.engine.chain import Decision
@@ -23,6 +24,27 @@ _START = re.compile(
     r"PUT /apis/subresources\.kubevirt\.io/v1/namespaces/([^/]+)/virtualmachines/([^/]+)/start"
 )
 
+_EVICTION = re.compile(r"POST /api/v1/namespaces/([^/]+)/pods/(virt-launcher-[^/]+)/eviction")
+_MIGRATION = re.compile(
+    r"(POST|DELETE) /apis/kubevirt\.io/v1/namespaces/[^/]+/"
+    r"virtualmachineinstancemigrations(?:/[^/]+)?"
+)
+_EVACUATE_CANCEL = re.compile(
+    r"PUT /apis/subresources\.kubevirt\.io/v1/namespaces/([^/]+)/"
+    r"virtualmachineinstances/([^/]+)/evacuate/cancel"
+)
+_RESTART = re.compile(
+    r"PUT /apis/subresources\.kubevirt\.io/v1/namespaces/([^/]+)/virtualmachines/([^/]+)/restart"
+)
+
+_GUEST_ORDER = re.compile(
+    r"PUT /apis/subresources\.kubevirt\.io/v1/namespaces/([^/]+)/"
+    r"virtualmachineinstances/([^/]+)/(softreboot|unpause)"
+)
+_SNAPSHOT = re.compile(
+    r"POST /apis/snapshot\.kubevirt\.io/v1beta1/namespaces/([^/]+)/virtualmachinesnapshots"
+)
+
 _UNGATE = re.compile(r"PATCH /api/v1/namespaces/([^/]+)/pods/(virt-launcher-[^/]+)")
 
 # medik8s' lease on a node that is worked on; renewals are left out of the log.
@@ -30,6 +52,9 @@ _CLAIM = re.compile(
     r"(POST|PUT|DELETE) /apis/coordination\.k8s\.io/v1/namespaces/medik8s-leases/leases"
     r"(?:/node-[^/]+)?"
 )
+
+_ALLOWED = (_NODE, _POD, _START, _UNGATE, _CLAIM, _EVICTION, _MIGRATION, _EVACUATE_CANCEL, _RESTART)
+_ALLOWED = (*_ALLOWED, _GUEST_ORDER, _SNAPSHOT)
 
 
 def render(played: Played) -> str:
@@ -69,6 +94,7 @@ def deeds(played: Played) -> str:
     """Return, in one line, everything that the daemon did to the world."""
     nodes: Counter[str] = Counter()
     claims: Counter[str] = Counter()
+    moves: Counter[str] = Counter()
     pods = gates = 0
     parts: list[str] = []
     for method, path in played.writes:
@@ -82,6 +108,19 @@ def deeds(played: Played) -> str:
             parts.append(f"start of {found[1]}/{found[2]}")
         elif found := _CLAIM.fullmatch(f"{method} {path}"):
             claims[found[1]] += 1
+        elif _EVICTION.fullmatch(f"{method} {path}"):
+            moves["evictions asked for, dry runs included"] += 1
+        elif found := _MIGRATION.fullmatch(f"{method} {path}"):
+            moves[f"migrations {'made' if found[1] == 'POST' else 'deleted'}"] += 1
+        elif found := _EVACUATE_CANCEL.fullmatch(f"{method} {path}"):
+            parts.append(f"evacuation of {found[1]}/{found[2]} taken back")
+        elif found := _RESTART.fullmatch(f"{method} {path}"):
+            parts.append(f"restart of {found[1]}/{found[2]}")
+        elif found := _GUEST_ORDER.fullmatch(f"{method} {path}"):
+            parts.append(f"{found[3]} of {found[1]}/{found[2]}")
+        elif found := _SNAPSHOT.fullmatch(f"{method} {path}"):
+            parts.append(f"a snapshot in {found[1]}")
+    parts += [f"{what}: {count}" for what, count in sorted(moves.items())]
     parts += [
         f"{node} patched {count} time{'' if count == 1 else 's'}"
         for node, count in sorted(nodes.items())
@@ -113,6 +152,13 @@ def truth(played: Played) -> str:
         parts.append(f"left stopped: {', '.join(named)}")
     if not played.lost:
         parts.append("no VM went down")
+    if played.migrations is not None and played.migrations.peak:
+        seen = played.migrations
+        ends = ", ".join(f"{count} {phase}" for phase, count in sorted(seen.ended.items()))
+        parts.append(
+            f"live migrations: {ends or 'none ended'}, at most {seen.peak} at once, "
+            f"{seen.peak_off_node} off one node"
+        )
     return "; ".join(parts)
 
 
@@ -159,11 +205,14 @@ def problems(played: Played) -> list[str]:
     foreign = [
         f"{method} {path}"
         for method, path in touched
-        if not any(
-            kind.fullmatch(f"{method} {path}") for kind in (_NODE, _POD, _START, _UNGATE, _CLAIM)
-        )
+        if not any(kind.fullmatch(f"{method} {path}") for kind in _ALLOWED)
     ]
     same("writes that the daemon must never send", foreign, [])
+    same("migrations of ours left behind", played.migrations_left, [])
+    if played.migrations is not None:
+        same("more migrations than KubeVirt's limits", over_limits(played.migrations), [])
+    for node in expect.moved_off:
+        same(f"VMs still on {node}", played.on_nodes.get(node, []), [])
     same("leases of unknown origin", played.strange_leases, [])
     if expect.writes == "none":
         same("writes", [*touched, *played.orders], [])

@@ -33,6 +33,7 @@ KINDS = {
     "Machine": ("machine.openshift.io/v1beta1", "machines", True),
     "MachineHealthCheck": ("machine.openshift.io/v1beta1", "machinehealthchecks", True),
     "BareMetalHost": ("metal3.io/v1alpha1", "baremetalhosts", True),
+    "KubeVirt": ("kubevirt.io/v1", "kubevirts", True),
     "ClusterVersion": ("config.openshift.io/v1", "clusterversions", False),
     "LonghornNode": ("longhorn.io/v1beta2", "nodes", True),
     "LonghornReplica": ("longhorn.io/v1beta2", "replicas", True),

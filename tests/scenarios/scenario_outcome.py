@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from scenario_file import Scenario
+from scenario_migrations import MigrationWatch
 
 from remediator.actions.marks import (
     CORDONED,
@@ -45,6 +46,9 @@ class Played:
     gates_put: int = 0
     boots_at_once: int = 0
     strange_leases: list[str] = field(default_factory=list)
+    migrations: MigrationWatch | None = None
+    migrations_left: list[str] = field(default_factory=list)
+    on_nodes: dict[str, list[str]] = field(default_factory=dict)  # running VMs, by node
 
     @property
     def fenced(self) -> list[str]:
@@ -72,6 +76,8 @@ def look(played: Played, cluster: SimCluster) -> None:
             played.strategies[key] = vm["spec"]["runStrategy"]
         if ledger.running_copies(key):
             played.running.add(key)
+        for copy in ledger.running_copies(key):
+            played.on_nodes.setdefault(copy.node, []).append(key)
         if any(
             copy.ended_at is not None
             and copy.ended_at >= played.zero_at

@@ -10,9 +10,12 @@ from typing import Any
 import msgspec
 from harness import PROBES, WEBHOOK_CONFIGURATION, WEBHOOK_SERVICE, Rehearsal, Seat
 from scenario_file import Event, Scenario
+from scenario_migrations import MigrationWatch
+from scenario_moves import MoveVerbs
 from scenario_objects import ObjectVerbs
 from scenario_outcome import Played, look, words_of
 from scenario_people import PeopleVerbs
+from scenario_policies import policies
 
 from remediator.admission.release import release_gates
 from remediator.bus.protocols import AppendRefusedError
@@ -30,7 +33,7 @@ from remediator.sim.resources import PODS
 CONTAINER_RESTART_S = 2.0
 
 
-class Stage(ObjectVerbs, PeopleVerbs, Rehearsal):
+class Stage(ObjectVerbs, PeopleVerbs, MoveVerbs, Rehearsal):
     """A rehearsal of one scenario. Verbs are the methods ``do_…``."""
 
     def __init__(self, scenario: Scenario) -> None:
@@ -43,6 +46,7 @@ class Stage(ObjectVerbs, PeopleVerbs, Rehearsal):
             seats=[Seat(place.zone, place.host) for place in scenario.daemon.places],
             probes=msgspec.structs.replace(PROBES, enabled=scenario.daemon.probes),
             webhook=WEBHOOK_CONFIGURATION if scenario.daemon.webhook else None,
+            policies=policies(scenario.daemon.policies),
         )
         for node, period_s in scenario.cluster.lease_periods_s.items():
             host = self.cluster.hosts[node]
@@ -52,6 +56,7 @@ class Stage(ObjectVerbs, PeopleVerbs, Rehearsal):
         for kind in scenario.cluster.kinds:
             self.install(kind)
         self.played = Played(scenario)
+        self._migrations = MigrationWatch(self.cluster)
         self._scenario = scenario
         self._skews: dict[str, float] = {}  # of the clocks of leaders that started after a jump
         self._waiting: list[Event] = []
@@ -92,6 +97,8 @@ class Stage(ObjectVerbs, PeopleVerbs, Rehearsal):
         look(self.played, self.cluster)
         self.played.gates_left = self.gates()
         self.played.gates_put = len(self._gated)
+        self.played.migrations = self._migrations
+        self.played.migrations_left = self._migrations.left()
         self._stopping = True
         await self.stop()
         self.verify()
@@ -288,14 +295,12 @@ class Stage(ObjectVerbs, PeopleVerbs, Rehearsal):
         opened = sum(each.opened for each in held)
         self.note(f"remediator release-gates: {opened} of {len(held)} gates opened")
 
-    def do_delete_launchers(self, vms: list[str]) -> None:
-        """An administrator deletes launcher pods, with their grace."""
-        self.note(f"somebody deletes the launcher pods of {len(vms)} VMs")
-        for vm in vms:
-            namespace, name = vm.split("/")
-            for pod in self.cluster.store.list(PODS, namespace):
-                if pod["metadata"]["name"].startswith(f"virt-launcher-{name}-"):
-                    self.cluster.store.delete(PODS, namespace, pod["metadata"]["name"])
+    def do_delete_launchers(self, namespace: str) -> None:
+        """An administrator deletes all launcher pods of a namespace, with their grace."""
+        found = self.cluster.store.list(PODS, namespace, labels="kubevirt.io=virt-launcher")
+        self.note(f"somebody deletes the {len(found)} launcher pods in {namespace}")
+        for pod in found:
+            self.cluster.store.delete(PODS, namespace, pod["metadata"]["name"])
 
     # --- verbs: vantage points, clocks, and what any program may say -----------------------------
 
