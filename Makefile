@@ -5,6 +5,7 @@
 #   make soak SEEDS=20000    the seeded simulation, longer
 #   make bench               how fast, as a table
 #   make bench-detect        how soon a fault becomes a verdict, and how often it is wrong
+#   make bench-storm         how soon everything is up again, by who paces the storm
 #   make cluster-test        the daemon on a real control plane (builds it first; needs Go)
 #   make cluster-assets      only its programs
 #   make clean               remove what these made
@@ -20,7 +21,7 @@ SEEDS ?= 20000
 WORKERS ?= 2
 DEMO ?=
 
-.PHONY: help demo test soak bench bench-detect cluster-test cluster-assets clean
+.PHONY: help demo test soak bench bench-detect bench-storm cluster-test cluster-assets clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -48,6 +49,9 @@ bench: $(STAMP)
 
 bench-detect: $(STAMP)
 	@$(BIN)/python bench/detect.py
+
+bench-storm: $(STAMP)
+	@$(BIN)/python bench/storm.py
 
 # One at a time: these tests judge seconds, and a control plane takes both cores of a small machine.
 cluster-test: cluster-assets

@@ -50,3 +50,18 @@ def test_the_benchmark_of_probes_runs_small():
     assert "Traceback" not in done.stderr
     for row in ("CPU of a prober", "signals that travel in peace", "death to down by two zones"):
         assert row in done.stdout
+
+
+@pytest.mark.timeout(180)
+def test_the_benchmark_of_storms_runs_small_and_ours_is_no_slower_than_no_pace():
+    done = subprocess.run(
+        [sys.executable, str(RUN.with_name("storm.py")), "--quick"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    past_the_knee = {row[0].strip("| "): row[2] for row in rows[7:]}
+    assert float(past_the_knee["ours"]) <= 0.5 * float(past_the_knee["none"])
