@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from remediator.engine import chain
 from remediator.engine.chain import (
     ClauseRow,
@@ -26,11 +28,19 @@ from remediator.engine.incidents import (
     next_state,
 )
 from remediator.engine.inputs import Inputs
-from remediator.engine.inventory import Inventory
+from remediator.engine.inventory import Inventory, Key
 from remediator.engine.model import Action, Outcome, Proof, Subject, Ungate, Verdict
 from remediator.engine.rules import Policy, PolicySet
 from remediator.engine.settings import EngineSettings, FenceMethod
 from remediator.engine.state import EngineState, apply
+
+
+class Boot(msgspec.Struct):
+    """A VM on its way up."""
+
+    vmi_uid: str
+    since_at: float = 0.0  # since when a pod of it starts; 0: it waits for a gate or a node
+    running_at: float = 0.0  # since when its VMI runs
 
 
 class Context:
@@ -64,6 +74,7 @@ class Context:
         self.power_asked: dict[str, float] = {}  # node -> when its power was last asked for
         self.probes_asked: dict[str, float] = {}  # node -> when probes of it were last asked for
         self.gates_seen: dict[str, float] = {}  # uid of a gated pod -> when we saw its gate first
+        self.boots: dict[Key, Boot] = {}  # (namespace, name) -> a VM on its way up; see boots.py
         self.gates_opened: dict[str, float] = {}  # uid -> when we opened it; until that is seen
         self.flights = Flights()  # migrations in flight, and since when each is in its phase
         self.suspension_told = False  # it stands in the journal that nothing is convicted now

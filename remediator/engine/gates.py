@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from remediator.engine import pacing, recovery, safeguards
+from remediator.engine import boots, pacing, recovery, safeguards
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.incidents import BOOTING_STAGES, Incident
@@ -23,9 +23,8 @@ from remediator.engine.model import (
     Record,
     Subject,
     Ungate,
+    VmiFacts,
 )
-
-_BEFORE_RUNNING = frozenset({"", "Pending", "Scheduling", "Scheduled"})
 
 # A watch shows a change within a second. One that has not by then is looked at again: opening a
 # gate twice changes nothing.
@@ -61,15 +60,9 @@ def waiting(context: Context) -> tuple[Gated, ...]:
     """
     found: list[Gated] = []
     for pod in context.inventory.gated_pods():
-        vm, tried = vm_of(pod), context.state.gates.get(pod.uid)
-        if pod.deleting or str(vm) in context.state.busy:
-            continue
-        if context.now < context.gates_opened.get(pod.uid, -_SEEN_WITHIN_S) + _SEEN_WITHIN_S:
-            continue
-        if tried is not None and context.now < tried.retry_at:
-            context.wake_at(tried.retry_at)
-            continue
-        found.append(Gated(vm=vm, pod=pod, since_at=_seen_at(context, pod)))
+        gated = Gated(vm=vm_of(pod), pod=pod, since_at=_seen_at(context, pod))
+        if _may_open(context, gated):
+            found.append(gated)
     return tuple(found)
 
 
@@ -92,22 +85,8 @@ def places(context: Context) -> int:
 
 
 def booting(context: Context) -> set[Subject]:
-    """Return the VMs that hold a place: restarted by us, let through a gate, or by themselves.
-
-    A pod that no node will take, or whose container waits for what does not come, holds none.
-    """
-    found = pacing.booting(context.state.incidents.values())
-    for pod in context.inventory.pods.values():
-        vm = vm_of(pod)
-        let_go = str(vm) in context.state.busy or pod.uid in context.gates_opened
-        if pod.gated and not let_go:
-            continue
-        vmi = context.inventory.vmi(vm)
-        if vmi is None or vmi.phase not in _BEFORE_RUNNING or pod.unschedulable or pod.waiting:
-            continue
-        if not pod.deleting and not pod.migration_target and pod.vmi_uid in ("", vmi.uid):
-            found.add(vm)
-    return found
+    """Return the VMs that hold a place: restarted by us, let through a gate, or by themselves."""
+    return pacing.booting(context.state.incidents.values()) | boots.booting(context)
 
 
 def held(context: Context) -> int:
@@ -123,6 +102,30 @@ def hints(context: Context) -> dict[Subject, tuple[str, ...]]:
     """Return the nodes that VMs should go to, where some are better than others."""
     del context
     return {}
+
+
+def vmi_seen(context: Context, vmi: VmiFacts) -> None:
+    """Give a place that has just become free to whoever waits for one."""
+    if boots.look(context, (vmi.namespace, vmi.name)):
+        go_on(context)
+
+
+def pod_seen(context: Context, pod: PodFacts) -> None:
+    """Look at one pod whose gate may have to be opened at once, or whose VM boots now."""
+    boots.look(context, (pod.namespace, pod.vmi))
+    if not pod.gated or not context.inventory.synced:
+        return
+    gated = Gated(vm=vm_of(pod), pod=pod, since_at=_seen_at(context, pod))
+    if _may_open(context, gated):
+        why = reason_to_let_go(context, gated)
+        if why:
+            _start(context, gated, why)
+
+
+def tick(context: Context) -> None:
+    """Look at everything; called every second."""
+    boots.follow(context)
+    go_on(context)
 
 
 def attend(context: Context) -> None:
@@ -176,6 +179,19 @@ def recovery_of(context: Context, vm: Subject) -> Incident | None:
     return None
 
 
+def _may_open(context: Context, gated: Gated) -> bool:
+    """Whether nothing is under way about this gate: no action, no wait after a failure."""
+    pod, tried = gated.pod, context.state.gates.get(gated.pod.uid)
+    if pod.deleting or str(gated.vm) in context.state.busy:
+        return False
+    if context.now < context.gates_opened.get(pod.uid, -_SEEN_WITHIN_S) + _SEEN_WITHIN_S:
+        return False
+    if tried is not None and context.now < tried.retry_at:
+        context.wake_at(tried.retry_at)
+        return False
+    return True
+
+
 def _start(context: Context, gated: Gated, why: str, *, prefer: str = "") -> None:
     pod, tried = gated.pod, context.state.gates.get(gated.pod.uid)
     attempt = (tried.attempts if tried is not None else 0) + 1
@@ -196,12 +212,16 @@ def _start(context: Context, gated: Gated, why: str, *, prefer: str = "") -> Non
         ),
     )
     context.start(action, why)
+    boots.look(context, (pod.namespace, pod.vmi))  # from now on it holds a place
 
 
 def finished(context: Context, action: Action, outcome: Outcome) -> None:
     """Note that a gate is open, though the watch may not have shown it yet."""
-    if isinstance(action.work, Ungate) and outcome.status is OutcomeStatus.SUCCEEDED:
-        context.gates_opened[action.work.pod_uid] = context.now
+    work = action.work
+    if isinstance(work, Ungate):
+        if outcome.status is OutcomeStatus.SUCCEEDED:
+            context.gates_opened[work.pod_uid] = context.now
+        boots.look(context, (work.namespace, work.vmi))
 
 
 def adopt(context: Context) -> None:

@@ -215,8 +215,10 @@ class Engine:
             self._claim_changed(facts)
         elif isinstance(facts, (VmFacts, VmiFacts, PodFacts)):
             self._vm_touched(facts)
-            if isinstance(facts, PodFacts) and facts.gated:
-                gates.go_on(self._context)
+            if isinstance(facts, PodFacts):
+                gates.pod_seen(self._context, facts)
+            elif isinstance(facts, VmiFacts):
+                gates.vmi_seen(self._context, facts)
             if old is not None and getattr(old, "node", "") != getattr(facts, "node", ""):
                 self._consider_open(getattr(old, "node", ""))
         elif isinstance(facts, MigrationFacts):
@@ -340,7 +342,7 @@ class Engine:
             for outcome in self._takeover.go_on(context, ""):
                 self._finished(outcome)
         self._consider_all()
-        gates.go_on(context)
+        gates.tick(context)
         self._vms.tick()
 
     # --- what to do about a node -----------------------------------------------------------------

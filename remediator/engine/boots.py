@@ -1,0 +1,90 @@
+"""Which VMs boot now, whoever started them: each of them holds a place in the pace.
+
+Told from the objects alone, so a new leader knows it as soon as it has its picture; only since when
+a VM boots is a cache, which a new leader begins anew.
+"""
+
+from __future__ import annotations
+
+from remediator.engine.context import Boot, Context
+from remediator.engine.inventory import Key
+from remediator.engine.model import PodFacts, Subject, VmiFacts, vm_subject
+
+BEFORE_RUNNING = frozenset({"", "Pending", "Scheduling", "Scheduled"})
+
+
+def booting(context: Context) -> set[Subject]:
+    """Return the VMs that boot as their objects show it, from the start of a pod on."""
+    return {vm_subject(*key) for key, boot in context.boots.items() if boot.since_at}
+
+
+def follow(context: Context) -> None:
+    """Look at every VM that is on its way up, and forget those that are there."""
+    for key, vmi in context.inventory.vmis.items():
+        if vmi.phase in BEFORE_RUNNING and key not in context.boots:
+            context.boots[key] = Boot(vmi_uid=vmi.uid)
+    for key in list(context.boots):
+        look(context, key)
+
+
+def look(context: Context, key: Key) -> bool:
+    """Look at one VM; True where it has just given its place back."""
+    boot, vmi = context.boots.get(key), context.inventory.vmis.get(key)
+    if (
+        vmi is not None
+        and vmi.phase in BEFORE_RUNNING
+        and (boot is None or boot.vmi_uid != vmi.uid)
+    ):
+        boot = context.boots[key] = Boot(vmi_uid=vmi.uid)
+    if boot is None:
+        return False
+    held = bool(boot.since_at)
+    if vmi is None or vmi.uid != boot.vmi_uid or _is_over(context, vmi, boot):
+        del context.boots[key]
+        return held
+    starts = vmi.phase == "Running" or _pod_starts(context, key, vmi)
+    if starts and not boot.since_at:
+        boot.since_at = context.now
+    elif not starts:
+        boot.since_at = 0.0
+    if vmi.phase == "Running" and not boot.running_at:
+        boot.running_at = context.now
+    _wake(context, vmi, boot)
+    return held and not boot.since_at
+
+
+def _is_over(context: Context, vmi: VmiFacts, boot: Boot) -> bool:
+    limits = context.settings.pacing
+    if vmi.phase in ("Failed", "Succeeded") or vmi.agent_connected:
+        return True
+    if boot.running_at and context.now >= boot.running_at + limits.settle_s:
+        return True
+    return bool(boot.since_at) and context.now >= boot.since_at + limits.start_timeout_s
+
+
+def _pod_starts(context: Context, key: Key, vmi: VmiFacts) -> bool:
+    """Whether a pod of this VM is on its way: none that waits for a gate, a node or an image."""
+    return any(
+        pod.vmi_uid in ("", vmi.uid)
+        and not pod.deleting
+        and not pod.migration_target
+        and not pod.unschedulable
+        and not pod.waiting
+        and not _held(context, pod)
+        for pod in context.inventory.pods_under(key)
+    )
+
+
+def _held(context: Context, pod: PodFacts) -> bool:
+    """Whether its gate keeps it; one that is being opened does not any more."""
+    if not pod.gated or pod.uid in context.gates_opened:
+        return False
+    return str(vm_subject(pod.namespace, pod.vmi)) not in context.state.busy
+
+
+def _wake(context: Context, vmi: VmiFacts, boot: Boot) -> None:
+    limits = context.settings.pacing
+    if boot.running_at:
+        context.wake_at(boot.running_at + limits.settle_s)
+    elif vmi.phase in BEFORE_RUNNING and boot.since_at:
+        context.wake_at(boot.since_at + limits.start_timeout_s)
