@@ -12,8 +12,9 @@ from remediator.engine import conviction, evacuation, evacuation_state, safeguar
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.effects import StartAction
-from remediator.engine.model import REMEDIES, Action, Fence, Outcome, OutcomeStatus
+from remediator.engine.model import Action, Fence, Outcome, OutcomeStatus
 from remediator.engine.verdicts import LIVING
+from remediator.engine.vm_remedies import is_remedy
 
 _REPEAT, _WAIT = "", "wait"
 
@@ -37,7 +38,7 @@ class Takeover:
         dropped: list[Outcome] = []
         for action_id in sorted(self._left):
             action = context.state.pending[action_id]
-            if _node_of(action) != node:
+            if _node_of(context, action) != node:
                 continue
             answer = _ask(context, action)
             if answer == _WAIT:
@@ -50,15 +51,17 @@ class Takeover:
         return dropped
 
 
-def _node_of(action: Action) -> str:
+def _node_of(context: Context, action: Action) -> str:
     """Return the node on whose account an action is: of a VM's remedy none, wherever it runs."""
-    return "" if isinstance(action.work, REMEDIES) else action.work.node
+    return "" if is_remedy(context.state, action.id) else action.work.node
 
 
 def _ask(context: Context, action: Action) -> str:  # noqa: PLR0911 - one reason each
     """Return "" to repeat an action, "wait", or why it must not be repeated."""
     if not context.enforce:
         return "observe mode"
+    if is_remedy(context.state, action.id):
+        return _REPEAT
     if isinstance(action.work, evacuation_state.MOVES) and action.work.node:
         node = context.inventory.nodes.get(action.work.node)
         if node is None:

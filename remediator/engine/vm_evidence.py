@@ -178,7 +178,8 @@ class VmEvidence:
         inventory = self._inventory
         vmi = inventory.vmis.get(key)
         if row == "terminating":
-            return " ".join(pod.uid for pod in vm_values.ending(inventory.pods_under(key), vmi))
+            going = vm_values.ending(inventory.pods_under(key), vmi)
+            return " ".join(f"{pod.uid}:{pod.grace_s:g}" for pod in going)
         if row.startswith("migration-"):
             found = inventory.migrations_of(key)
             return " ".join(f"{migration.uid}:{migration.phase}" for migration in found)

@@ -153,7 +153,7 @@ def work_for(
             return _restart(vm, vmi, policy, forced=False)
         case "force-stop":
             pods = inventory.pods_of(subject)
-            return _kill(incident, vmi, pods) or _restart(vm, vmi, policy, forced=True)
+            return _kill(incident, vmi, pods) or _force(vm, vmi, policy)
         case _:
             return f"{step} is nothing that can be done about a VM"
 
@@ -223,6 +223,12 @@ def _restart(
         node=vmi.node,
         forced=forced,
     )
+
+
+def _force(vm: VmFacts | None, vmi: VmiFacts | None, policy: Policy) -> RestartVm | StartVm | str:
+    if vmi is not None and vmi.deleting:
+        return "no container of it runs any more: a finalizer holds what is left"
+    return _restart(vm, vmi, policy, forced=True)
 
 
 def _kill(incident: VmIncident, vmi: VmiFacts | None, pods: Sequence[PodFacts]) -> KillPod | None:
