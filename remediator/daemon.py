@@ -209,6 +209,7 @@ def _replica_settings(settings: Settings, policies: Sequence[Policy]) -> Replica
         enforce=settings.mode == "enforce",
         engine=settings.engine,
         policies=policies,
+        policies_directory=Path(settings.policies),
         namespace=settings.kube.namespace,
         lease_name=settings.election.lease_name,
         election=settings.election.timing,

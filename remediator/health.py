@@ -12,9 +12,11 @@ from remediator.clock import Clock
 from remediator.journal.projector import Projector
 from remediator.metrics import METRICS, Metrics
 from remediator.own_health import WATCH_QUIET_S
+from remediator.policy_reload import PolicyReload
 from remediator.replica import Replica
 
 MEASURE_EVERY_S = 5.0
+_FAULTS_NAMED = 3
 
 
 def readiness(
@@ -52,8 +54,18 @@ def readiness(
             if broken is None
             else f"the chain is broken at record {broken}",
         ),
+        "policies": _policies(replica.policy_reload),
         "leader": Part(ok=True, detail=role, needed=False),
     }
+
+
+def _policies(reload: PolicyReload) -> Part:
+    """Return what is in force, and what is refused: then the last good ones stay."""
+    loaded, faults = f"{len(reload.policies)} in force", reload.faults
+    if not faults:
+        return Part(ok=True, detail=loaded, needed=False)
+    told = "; ".join(fault.splitlines()[0] for fault in faults[:_FAULTS_NAMED])
+    return Part(ok=False, detail=f"{loaded}; {len(faults)} refused: {told}", needed=False)
 
 
 async def measure(
@@ -69,6 +81,9 @@ async def measure(
         now = clock.now()
         metrics.leader.set(replica.elector.leader)
         metrics.nats_connected.set(connection.connected)
+        metrics.policies.set(len(replica.policy_reload.policies))
+        metrics.policy_faults.set(len(replica.policy_reload.faults))
+        metrics.policies_loaded_at.set(replica.policy_reload.loaded_at)
         for name, watch in replica.watchers.health().items():
             if watch.synced:
                 metrics.watch_lag.labels(name).set(max(0.0, now - watch.last_progress_at))

@@ -159,6 +159,21 @@ class Metrics:
 
     def _make_judging(self) -> None:
         registry = self.registry
+        self.policies = Gauge(
+            "remediator_policies",
+            "Policies in force in this replica.",
+            registry=registry,
+        )
+        self.policy_faults = Gauge(
+            "remediator_policy_faults",
+            "Faults of policies that are refused now; the last good ones stay in force.",
+            registry=registry,
+        )
+        self.policies_loaded_at = Gauge(
+            "remediator_policies_loaded_timestamp_seconds",
+            "When other policies last came into force in this replica.",
+            registry=registry,
+        )
         self._plane_age = Gauge(
             "remediator_plane_age_seconds",
             "Time since the last signal of a plane; absent where none was ever heard.",

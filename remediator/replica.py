@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -39,7 +40,7 @@ from remediator.bus.protocols import (
 )
 from remediator.clock import Clock
 from remediator.engine.chain import advance
-from remediator.engine.events import FenceMethodsLoaded
+from remediator.engine.events import FenceMethodsLoaded, PoliciesLoaded
 from remediator.engine.machine import Engine
 from remediator.engine.model import Reading
 from remediator.engine.rules import Policy
@@ -55,7 +56,9 @@ from remediator.kube.transport import Transport
 from remediator.leader import EngineOverrunError, LeadershipGivenUpError, Term
 from remediator.metrics import METRICS
 from remediator.own_health import OwnHealthMonitor, Senses
-from remediator.policy.loader import label_keys
+from remediator.policy.findings import Surroundings
+from remediator.policy.loader import label_keys, vm_label_keys
+from remediator.policy_reload import PolicyReload
 from remediator.power import PowerReading
 from remediator.probe_settings import ProbeSettings
 from remediator.probes.dial import Dial
@@ -74,7 +77,8 @@ log = structlog.get_logger(__name__)
 WARM_PERIOD_S = 2.0
 # Streams are there before anybody leads; attaching to them takes one round trip.
 ATTACH_S = 10.0
-# How long leading waits for the FenceConfigs of the cluster, which another replica may know.
+# How long leading waits for the FenceConfigs and policies of the cluster, which another replica
+# may know.
 FENCE_CONFIGS_S = 10.0
 
 
@@ -107,7 +111,7 @@ class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True):
     identity: str
     enforce: bool
     engine: EngineSettings
-    policies: Sequence[Policy]
+    policies: Sequence[Policy]  # of files, as they were read at the start
     namespace: str
     lease_name: str
     election: ElectionSettings = ElectionSettings()
@@ -115,6 +119,7 @@ class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True):
     power: PowerProbeSettings = PowerProbeSettings()
     probes: ProbeSettings = ProbeSettings()  # its vantage point's name is the identity, if empty
     signals: SignalSettings = SignalSettings()
+    policies_directory: Path | None = None  # where the policies may change; None: nowhere
     admission: AdmissionSettings = AdmissionSettings()
 
 
@@ -141,6 +146,7 @@ class Replica:
         self._request_times = RequestTimes(clock)
         cluster = MeasuredTransport(doors.cluster, self._request_times)
         self._client = KubeClient(cluster)
+        self._policies = tuple(settings.policies)
         self._engine = self._new_engine()
         self._catching_up = asyncio.Lock()
         self._leading = False
@@ -151,6 +157,7 @@ class Replica:
             rng=rng,
             identity=settings.identity,
             label_keys=self._label_keys(),
+            vm_label_keys=self._vm_label_keys(),
             conditions={rule.type: rule.bad for rule in settings.engine.detection.conditions},
             # In observe mode nothing is written but the election's Lease in our own namespace.
             settings=msgspec.structs.replace(
@@ -198,6 +205,18 @@ class Replica:
             on_loaded=self._fence_methods_changed,
             rows=self.fence_checks.rows,
         )
+        self.policy_reload = PolicyReload(
+            cluster,
+            self.watchers.discovery,
+            clock,
+            settings.policies,
+            directory=settings.policies_directory,
+            identity=settings.identity,
+            reflector=settings.watchers.reflector,
+            on_loaded=self._policies_changed,
+            around=self._surroundings,
+            matched_at=lambda name: self._engine.state.matched.get(name),  # noqa: PLW0108 - engines change
+        )
         self.term: Term | None = None  # while leading
         self.on_overrun: Callable[[], None] = lambda: None
         # Run for as long as each term lasts; what it raises would end the term.
@@ -229,6 +248,7 @@ class Replica:
                 tasks.create_task(self.watchers.run(), name="watchers")
                 tasks.create_task(self._stay_warm(), name="warm")
                 tasks.create_task(self.fence_reload.run(), name="fence-configs")
+                tasks.create_task(self.policy_reload.run(), name="policies")
                 if self._doors.pace is not None:
                     tasks.create_task(self._doors.pace.listen(self.outlook.hear), name="pace")
                     tasks.create_task(self.sweeper.run(), name="gates")
@@ -241,6 +261,7 @@ class Replica:
                 # be lost again, and a leader without a picture can decide nothing.
                 await self.watchers.listed()
                 await self.fence_reload.first(FENCE_CONFIGS_S)
+                await self.policy_reload.first(FENCE_CONFIGS_S)
                 await self.elector.run(self._lead)
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
@@ -346,6 +367,7 @@ class Replica:
             self.watchers.lead()
 
         term.offer(FenceMethodsLoaded(methods=doors.devices.methods()))
+        term.offer(PoliciesLoaded(policies=self._policies))
         self.term = term
         log.info("leading", identity=settings.identity, epoch=epoch)
         try:
@@ -360,6 +382,7 @@ class Replica:
                         ("fence-checks", self.fence_checks.run()),
                         ("pace", self._tell_pace(term)),
                         ("fence-status", self.fence_reload.tell(lambda: self.elector.leader)),
+                        ("policy-status", self.policy_reload.tell(lambda: self.elector.leader)),
                     )
                 ]
                 await term.run(settings.identity, epoch, source, runner, begin)
@@ -390,8 +413,36 @@ class Replica:
         await publisher.run()
 
     def _label_keys(self) -> frozenset[str]:
-        """Return the node labels that policies or fence configurations select by."""
-        return label_keys(self._settings.policies) | fence_label_keys(self._doors.devices.configs)
+        """Return the node labels that policies, fence configurations or limits select by."""
+        keys = label_keys(self._policies) | fence_label_keys(self._doors.devices.configs)
+        pool = self._settings.engine.budgets.node_pool_label
+        return keys | {pool} if pool else keys
+
+    def _vm_label_keys(self) -> frozenset[str]:
+        """Return the VM labels that policies select by, or that name a replicated application."""
+        apps = self._settings.engine.budgets.replicated_app_labels
+        return vm_label_keys(self._policies) | frozenset(apps)
+
+    def _policies_changed(self) -> None:
+        self._policies = self.policy_reload.policies
+        self.watchers.select_labels(self._label_keys())
+        self.watchers.select_vm_labels(self._vm_label_keys())
+        if self.term is not None:
+            self.term.offer(PoliciesLoaded(policies=self._policies))
+
+    def _surroundings(self) -> Surroundings:
+        """Return what policies may name in this cluster, as the leader's engine sees it."""
+        inventory = self._engine.context.inventory
+        if self.term is None or not inventory.synced:
+            return Surroundings()
+        migratable = [vmi.live_migratable for vmi in inventory.vmis.values()]
+        return Surroundings(
+            node_labels=[node.labels for node in inventory.nodes.values()],
+            vm_labels=[vm.labels for vm in inventory.vms.values()],
+            namespaces=frozenset(namespace for namespace, _ in inventory.vms),
+            fence_methods=self._doors.devices.methods(),
+            migratable=any(each is not False for each in migratable) if migratable else None,
+        )
 
     def _fence_methods_changed(self) -> None:
         self.watchers.select_labels(self._label_keys())
@@ -462,7 +513,7 @@ class Replica:
         settings = self._settings
         return Engine(
             settings.engine,
-            settings.policies,
+            self._policies,
             self._doors.devices.methods(),
             enforce=settings.enforce,
             home=settings.probes.node,

@@ -29,10 +29,15 @@ OBSERVING = {
     ("coordination.k8s.io", "leases", "patch"): "watchers/canary.py",
     ("coordination.k8s.io", "leases", "delete"): "watchers/canary.py",
     ("remediator.io", "fenceconfigs/status", "patch"): "fence_reload.py",
+    ("remediator.io", "remediationpolicies/status", "patch"): "policy_reload.py",
     ("", "secrets", "get"): "actions/fence/credentials.py",
 }
-# Our own kind, watched apart from those of others.
-OWN = {("remediator.io", "fenceconfigs", verb) for verb in ("list", "watch")}
+# Our own kinds, watched apart from those of others.
+OWN = {
+    ("remediator.io", plural, verb)
+    for plural in ("fenceconfigs", "remediationpolicies")
+    for verb in ("list", "watch")
+}
 ACTING = {
     ("", "nodes", "patch"): "actions/live.py",
     ("", "pods", "delete"): "actions/force_stop.py",

@@ -46,6 +46,7 @@ class DecisionKind(enum.StrEnum):
     COMMAND = "command"  # a person ordered something; the text says who, why, and whether obeyed
     FENCE_METHODS = "fence-methods"  # other fence configurations are in force from now on
     PACED = "paced"  # the pace of starts changed, or gates were adopted
+    POLICIES = "policies"  # other policies are in force from now on
     OWN_HEALTH = "own-health"  # our own trouble suspends convictions, or no longer does
 
 

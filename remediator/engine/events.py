@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from remediator.engine.model import FactKind, Facts, Outcome, Record, Signal
+from remediator.engine.rules import Policy
 from remediator.engine.settings import FenceMethod
 
 
@@ -122,6 +123,12 @@ class FenceMethodsLoaded(Record, frozen=True, kw_only=True, tag_field="event", t
     methods: tuple[FenceMethod, ...]
 
 
+class PoliciesLoaded(Record, frozen=True, kw_only=True, tag_field="event", tag="policies"):
+    """The policies changed: these are all of them now."""
+
+    policies: tuple[Policy, ...]
+
+
 class Tick(Record, frozen=True, kw_only=True, tag_field="event", tag="tick"):
     """Time passed. Sent at least once a second, and when an asked-for wake-up is due."""
 
@@ -137,6 +144,7 @@ Event = (
     | OwnHealthSeen
     | CommandGiven
     | FenceMethodsLoaded
+    | PoliciesLoaded
     | Tick
 )
 

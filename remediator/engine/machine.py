@@ -24,6 +24,7 @@ from remediator.engine import (
     holds,
     maintenance,
     pause_orders,
+    policy_changes,
     proofs,
     recovery,
     safeguards,
@@ -44,6 +45,7 @@ from remediator.engine.events import (
     ObjectGone,
     ObjectSeen,
     OwnHealthSeen,
+    PoliciesLoaded,
     SignalSeen,
     Tick,
     WatchProgressed,
@@ -171,6 +173,9 @@ class Engine:
                 self._vms.deaf(event.stale_watches)
             case FenceMethodsLoaded():
                 fencing.load(context, event.methods)
+            case PoliciesLoaded():
+                if policy_changes.load(context, event.policies):
+                    self._consider_all()
             case _:
                 assert_never(event)
         return context.effects

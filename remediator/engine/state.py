@@ -75,6 +75,7 @@ class EngineState(msgspec.Struct, kw_only=True):
     losses: dict[str, float] = {}  # node -> when it was last convicted of being lost
     fences: dict[str, tuple[float, ...]] = {}  # node -> when it was fenced lately
     returns: dict[str, tuple[float, ...]] = {}  # node -> when it came back unfenced lately
+    matched: dict[str, float] = {}  # policy -> when a plan was last made by it
 
     def incident_on(self, subject: object) -> Incident | None:
         """Return the open incident of a subject."""
@@ -96,6 +97,8 @@ def apply(state: EngineState, decision: Decision, head: Head) -> None:
         return
     if decision.kind is DecisionKind.COMMAND:
         _ordered(state, decision)
+    if decision.kind is DecisionKind.PLANNED and decision.plan is not None:
+        state.matched[decision.plan.policy] = decision.at
     standing.apply(state, decision)
     disruptions.apply(state, decision)
     if vm_state.concerns(state, decision):

@@ -33,6 +33,7 @@ _KIND_WORDS = {
     DecisionKind.PROGRESS: "A VM's recovery went on",
     DecisionKind.RESOLVED: "The incident was resolved",
     DecisionKind.FENCE_METHODS: "This daemon took other fence configurations",
+    DecisionKind.POLICIES: "This daemon took other policies",
     DecisionKind.OWN_HEALTH: "This daemon judged its own health",
 }
 _ANSWERS = {"grant": "yes", "wait": "not yet", "refuse": "no"}

@@ -13,12 +13,12 @@ from remediator.kube import custom_resources as resources
 from remediator.kube.custom_watch import CustomResource, CustomWatch
 from remediator.kube.discovery import ApiDiscovery, DiscoverySettings
 from remediator.kube.fence_configs import FENCE_CONFIGS
-from remediator.kube.remediation_policies import POLICIES
 from remediator.kube.machine_api import CLUSTER_API, OPENSHIFT
 from remediator.kube.metadata import KubeObject
 from remediator.kube.mirror import Sink
 from remediator.kube.objects import Node
 from remediator.kube.reflector_settings import ReflectorSettings
+from remediator.kube.remediation_policies import POLICIES
 from remediator.kube.transport import Transport
 from remediator.watchers.facts import FactsSink
 from remediator.watchers.hands_off import HandsOffBoard
@@ -108,7 +108,11 @@ class CustomWatches:
         rng = random.Random(f"custom/{identity}")  # noqa: S311 - jitter is no secret
         self.discovery = ApiDiscovery(
             transport,
-            [(each.group, each.plural) for each in _LOOKED_FOR],
+            # Our own are watched elsewhere (fence_reload, policy_reload), and looked for together.
+            [
+                (each.group, each.plural)
+                for each in (*resources.CUSTOM_RESOURCES, FENCE_CONFIGS, POLICIES)
+            ],
             rng=rng,
             settings=discovery,
         )

@@ -13,7 +13,7 @@ import structlog
 
 from remediator.bus.protocols import EventPublisher
 from remediator.clock import Clock
-from remediator.engine.model import FactKind, Facts
+from remediator.engine.model import FactKind, Facts, VmFacts
 from remediator.kube.client import KubeClient
 from remediator.kube.discovery import ApiDiscovery, DiscoverySettings
 from remediator.kube.metadata import KubeObject
@@ -123,8 +123,8 @@ class _Watch(Protocol):
 class InventoryWatchers:
     """Reflectors of everything that decisions need, from their first list to events on the bus.
 
-    ``label_keys`` are the node labels that policies select by, ``conditions`` the node conditions
-    that are told, each with its bad status.
+    ``label_keys`` are the node labels that policies select by, ``vm_label_keys`` those of VMs,
+    ``conditions`` the node conditions that are told, each with its bad status.
 
     ``run`` works until cancelled. Nothing is published before ``lead``; from then on everything
     known is offered again, as it is after each ``republish`` (streams in memory do not survive a
@@ -140,6 +140,7 @@ class InventoryWatchers:
         rng: random.Random,
         identity: str,
         label_keys: frozenset[str] = frozenset(),
+        vm_label_keys: frozenset[str] = frozenset(),
         conditions: Mapping[str, str] | None = None,
         settings: WatcherSettings | None = None,
     ) -> None:
@@ -173,7 +174,8 @@ class InventoryWatchers:
         self._node_store = self._watch("nodes", NODES, nodes)
         self._watch("leases", NODE_LEASES, self._leases)
         self._watch("node-claims", MEDIK8S_LEASES, NodeClaimSink(self._outlet, clock))
-        self._watch("vms", VIRTUAL_MACHINES, self._facts(FactKind.VM, vm_facts))
+        self._vm_label_keys = vm_label_keys
+        self._watch("vms", VIRTUAL_MACHINES, self._facts(FactKind.VM, self._vm_facts))
         self._watch("vmis", VIRTUAL_MACHINE_INSTANCES, InstanceSink(self._outlet))
         self._pods, volumes = PodSink(self._outlet), VolumeSink(self._outlet)
         self._pod_store = self._watch("pods", LAUNCHER_PODS, self._pods)
@@ -251,6 +253,12 @@ class InventoryWatchers:
     def select_labels(self, keys: frozenset[str]) -> None:
         """Tell these labels of Nodes from now on, and of all Nodes once more if they changed."""
         if self._nodes.select_labels(keys):
+            self.republish()
+
+    def select_vm_labels(self, keys: frozenset[str]) -> None:
+        """Tell these labels of VMs from now on, and of all VMs once more if they changed."""
+        if keys != self._vm_label_keys:
+            self._vm_label_keys = keys
             self.republish()
 
     async def listed(self) -> None:
@@ -342,6 +350,9 @@ class InventoryWatchers:
 
     def _name_pod_labels(self, _more: frozenset[str]) -> None:
         self._pods.select_labels(self._keys.of_pods, self._pod_store.values())
+
+    def _vm_facts(self, vm: VirtualMachine) -> VmFacts:
+        return vm_facts(vm, self._vm_label_keys)
 
     def _facts(self, kind: FactKind, narrow: Callable[[T], F]) -> FactsSink[T, F]:
         return FactsSink(kind, narrow, self._outlet)
