@@ -26,6 +26,7 @@ import probes
 import vm_verdicts
 from table import Row, show
 
+import policies
 from remediator import logs
 
 
@@ -43,6 +44,9 @@ class Size:
         self.probed_s = 3.0 if quick else 60.0
         self.fenced = 3 if quick else 50
         self.deaths = 1 if quick else 10
+        self.questions = 500 if quick else 20_000
+        self.rulebook_events = 500 if quick else 20_000
+        self.backtested = 2_000 if quick else 100_000
         self.steady_s = 1.0 if quick else cold_sync.STEADY_S
 
 
@@ -109,11 +113,16 @@ def _fence(size: Size, directory: Path) -> list[Row]:
     return asyncio.run(fence.measure(directory, load))
 
 
+def _policies(size: Size, directory: Path) -> list[Row]:
+    return policies.measure(directory, size.questions, size.rulebook_events, size.backtested)
+
+
 _PARTS = {
     "decode": _decode,
     "bus": _bus,
     "engine": _engine,
     "vm-verdicts": _vm_verdicts,
+    "policies": _policies,
     "health": _health,
     "intake": _intake,
     "end-to-end": _end_to_end,

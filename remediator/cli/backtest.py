@@ -68,7 +68,7 @@ def backtest(directory: Path, file: Path | None, since: str, output: str, **give
 
         test = Backtest(policies)
         async with _opened(choice, file) as source:
-            await _walk(source, test, _moment(since))
+            await walk(source, test, _moment(since))
             report = test.report()
             _print(report, output, f"{source.name}, since {since}")
         return ExitCode.FINDING if report.differing else ExitCode.OK
@@ -111,7 +111,7 @@ async def _opened(
     yield RecordFile(file)
 
 
-async def _walk(source: DecisionSource | RecordFile, test: Backtest, since: float) -> None:
+async def walk(source: DecisionSource | RecordFile, test: Backtest, since: float) -> None:
     """Read every record, with a progress bar where stderr is a terminal."""
     from remediator.engine import chain  # noqa: PLC0415 - not needed for --help
 

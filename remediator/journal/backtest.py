@@ -153,8 +153,7 @@ def describe(answer: Answered) -> str:
 def _why(then: Answered, now: Answered, match: Match, policies: PolicySet) -> str:
     if then.policy and then.policy == now.policy:
         return "; ".join(
-            f"{name} {_shown(getattr(then, name))} -> {_shown(getattr(now, name))}"
-            for name in changes(then, now)
+            _changed(name, getattr(then, name), getattr(now, name)) for name in changes(then, now)
         )
     why: list[str] = []
     if then.policy:
@@ -182,9 +181,31 @@ def _clauses(rows: Sequence[ClauseRow]) -> str:
     return ", ".join(f"{row.clause} ({row.value})" for row in rows[:_CLAUSES_SHOWN])
 
 
+def _changed(name: str, then: object, now: object) -> str:
+    """Say in words how one field of two answers of the same policy differs."""
+    what = _WORDS[name]
+    if isinstance(then, tuple) and isinstance(now, tuple):
+        gone = [str(each) for each in then if each not in now]
+        new = [str(each) for each in now if each not in then]
+        said = [f"without {', '.join(gone)}"] if gone else []
+        said += [f"with {', '.join(new)}"] if new else []
+        return f"{what} {', '.join(said) or 'in another order'}"
+    return f"{what} {_shown(then)}, now {_shown(now)}"
+
+
 def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(str, value)) + "]"
     if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return "yes" if value else "no"
+    return f"{value:g} s" if isinstance(value, float) else str(value)
+
+
+_WORDS = {
+    "policy": "policy",
+    "steps": "steps",
+    "for_s": "waits",
+    "required_proof": "proof",
+    "levels": "usable fence levels",
+    "manual_starts": "VMs of run strategy Manual started",
+    "enforce": "enforces",
+    "approval": "needs approval",
+}
