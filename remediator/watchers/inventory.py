@@ -29,6 +29,7 @@ from remediator.kube.objects import (
     VOLUME_ATTACHMENTS,
     Node,
     Resource,
+    VirtualMachine,
 )
 from remediator.kube.reflector import Key, Reflector, ReflectorSettings
 from remediator.kube.transport import Transport
