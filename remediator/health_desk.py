@@ -21,7 +21,7 @@ from remediator.bus.connection import BusConnection
 from remediator.bus.protocols import BusUnavailableError, NobodyAnswersError
 from remediator.bus.queries import Answerer
 from remediator.clock import Clock
-from remediator.engine import budget_view, health_view, node_view, vm_view
+from remediator.engine import budget_view, evacuation_view, health_view, node_view, vm_view
 from remediator.engine.views import ClusterView, NoSuch, Surroundings, WatchLine
 from remediator.health_query import HealthAnswer, HealthQuery, ask_leader, decode_query, encode
 from remediator.leader import Term
@@ -129,6 +129,8 @@ class HealthDesk:
         engine, around = self._replica.engine, surroundings(self._replica, self._clock.now())
         if query.view == "budgets":
             return _answer(budget_view.view(engine.context, around.at))
+        if query.view == "drain":
+            return _answer(evacuation_view.preview(engine.context, around, query.name))
         if query.view == "node":
             return _answer(node_view.view(engine.context, engine.vms, around, query.name))
         return _answer(

@@ -13,6 +13,7 @@ def add_health_routes(app: web.Application, reader: HealthReader) -> None:
     routes = _Routes(reader)
     app.router.add_get("/api/v1/health", routes.cluster)
     app.router.add_get("/api/v1/health/nodes/{name}", routes.node)
+    app.router.add_get("/api/v1/health/nodes/{name}/drain", routes.drain)
     app.router.add_get("/api/v1/budgets", routes.budgets)
     app.router.add_get("/api/v1/health/vms/{namespace}/{name}", routes.vm)
 
@@ -33,6 +34,11 @@ class _Routes:
         """Return all that is known of one node, and the row that decides."""
         _check(request)
         return await self._answer(HealthQuery(view="node", name=request.match_info["name"]))
+
+    async def drain(self, request: web.Request) -> web.Response:
+        """Return what emptying one node would mean now, or how far it has come."""
+        _check(request)
+        return await self._answer(HealthQuery(view="drain", name=request.match_info["name"]))
 
     async def budgets(self, request: web.Request) -> web.Response:
         """Return all limits, who uses them, and what they withhold now."""

@@ -32,6 +32,8 @@ _COMMANDS = {
     "deny": ("remediator.cli.orders", "deny"),
     "retry": ("remediator.cli.orders", "retry"),
     "cancel": ("remediator.cli.orders", "cancel"),
+    "drain": ("remediator.cli.drain", "drain"),
+    "undrain": ("remediator.cli.drain", "undrain"),
     "confirm-off": ("remediator.cli.fence", "confirm_off"),
     "fence": ("remediator.cli.fence", "fence"),
     "policy": ("remediator.cli.policies", "policy"),

@@ -88,6 +88,7 @@ def _path(query: HealthQuery) -> str:
     parts = {
         "cluster": (),
         "node": ("nodes", query.name),
+        "drain": ("nodes", query.name, "drain"),
         "vm": ("vms", query.namespace, query.name),
     }[query.view]
     return "/".join(("/api/v1/health", *(quote(part, safe="") for part in parts)))

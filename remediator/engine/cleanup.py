@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remediator.engine import conviction, fencing, proofs, safeguards
+from remediator.engine import conviction, evacuation_course, fencing, proofs, safeguards
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.incidents import Residue
@@ -43,6 +43,8 @@ def take_back(context: Context, residue: Residue) -> None:
         return
     if not _is_back(context, residue, node):
         _switch_on(context, residue, node)
+        return
+    if evacuation_course.call_back(context, residue):
         return
     work = Uncordon(
         node=node.name,

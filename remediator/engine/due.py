@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from remediator.engine import cleanup, safeguards
 from remediator.engine.chain import GuardRow
 from remediator.engine.context import Context
-from remediator.engine.incidents import BOOTING_STAGES, DONE_STAGES, Incident
+from remediator.engine.incidents import BOOTING_STAGES, DONE_STAGES, Incident, Stage
 from remediator.engine.match_facts import about_node
 from remediator.engine.model import IncidentState, NodeFacts, Reading, Verdict
 from remediator.engine.plane_values import READY
@@ -122,11 +122,18 @@ def _under_way(
         done = sum(stage in DONE_STAGES for stage in stages)
         booting = sum(stage in BOOTING_STAGES for stage in stages)
         yield Due(what=f"{done} of {len(stages)} VMs done, {booting} booting")
+    if incident is not None and incident.state is IncidentState.EVACUATING:
+        stages = [progress.stage for progress in incident.vms.values()]
+        done = sum(stage in DONE_STAGES for stage in stages)
+        moving = sum(stage in (Stage.MIGRATING, Stage.CANCELLING) for stage in stages)
+        yield Due(what=f"{done} of {len(stages)} VMs done, {moving} migrating")
     residue = state.residues.get(node.name)
     if residue is not None and incident is None:
         retry_s = _left(residue.retry_at, now)
         if retry_s > 0:
             yield Due(what="taking our taints off is tried again", in_s=retry_s)
+        elif residue.evacuated and not residue.fenced_boot_id:
+            yield Due(what="our cordon comes off once it is well, and wanted")
         elif cleanup.owes(residue, node):
             yield Due(what="our taints come off once it runs another boot")
         else:

@@ -52,7 +52,7 @@ def is_settled(incident: Incident, plan: Plan) -> bool:
 
 
 def is_old(incident: Incident, plan: Plan) -> bool:
-    """Whether an incident is to be planned anew: it was tried, or its plan does not fit any more."""
+    """Whether an incident is to be planned anew: it was tried, or its plan fits no more."""
     return incident.plan != plan or bool(incident.step)
 
 

@@ -7,7 +7,7 @@ from remediator.engine.chain import DecisionKind, VmPlan
 from remediator.engine.context import Context
 from remediator.engine.evacuation_plan import Move
 from remediator.engine.flights import Flight
-from remediator.engine.incidents import DONE_STAGES, Incident, Stage, VmProgress
+from remediator.engine.incidents import DONE_STAGES, Incident, Residue, Stage, VmProgress
 from remediator.engine.model import (
     Action,
     CancelMigration,
@@ -219,6 +219,41 @@ def _cancel(context: Context, incident: Incident, progress: VmProgress, why: str
     # One VM may be migrated several times, each with its own cancelling.
     step = f"cancel-migration-{progress.attempts}"
     _start(context, incident, vm, work, why, step=step, attempt=attempt)
+
+
+def call_back(context: Context, residue: Residue) -> bool:
+    """Take back what KubeVirt still does on our word to empty a node that is well; True if any.
+
+    Such things are left where the node was taken for dead in the middle of it.
+    """
+    found = False
+    for vm in residue.evicted:
+        vmi = context.inventory.vmi(vm)
+        if vmi is None or vmi.node != residue.node or vmi.evacuating_from != residue.node:
+            continue
+        found = True
+        if str(vm) in context.state.busy:
+            continue
+        flights = context.inventory.migrations_of((vm.namespace, vm.name))
+        work = CancelMigration(
+            node=residue.node,
+            namespace=vm.namespace,
+            vmi=vm.name,
+            vmi_uid=vmi.uid,
+            migration=flights[0].name if flights else "",
+            migration_uid=flights[0].uid if flights else "",
+        )
+        attempt = residue.attempts + 1
+        action = Action(
+            id=f"{residue.incident}/call-back/{vm.namespace}/{vm.name}/{attempt}",
+            incident=residue.incident,
+            subject=vm,
+            attempt=attempt,
+            deadline_s=context.settings.evacuation.deadline_s,
+            work=work,
+        )
+        context.start(action, f"{residue.node} is well: it stays where it is")
+    return found
 
 
 # --- what is begun --------------------------------------------------------------------------------

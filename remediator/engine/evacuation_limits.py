@@ -30,6 +30,8 @@ def load(context: Context, node: str) -> Load:
     """
     inventory = context.inventory
     moving = {vm_subject(each.namespace, each.vmi) for each in inventory.migrations.values()}
+    # KubeVirt makes another migration of these whenever one has failed.
+    moving.update(vm_subject(namespace, name) for namespace, name in inventory.evacuating)
     for incident in context.state.incidents.values():
         for progress in incident.vms.values():
             if progress.stage in (Stage.MIGRATING, Stage.CANCELLING):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from remediator.engine.chain import Decision
 from remediator.engine.events import Verb
-from remediator.engine.incidents import Incident, Stage, VmProgress
+from remediator.engine.incidents import Incident, Residue, Stage, VmProgress
 from remediator.engine.model import (
     Action,
     CancelMigration,
@@ -56,6 +56,29 @@ def went_back(progress: VmProgress, decision: Decision) -> None:
     """Note why a VM waits again: an attempt to move it came to nothing by itself."""
     if progress.attempts and progress.stage is Stage.WAITING:
         progress.last = decision.why
+
+
+def owe(residues: dict[str, Residue], action: Action) -> None:
+    """Note that KubeVirt was told to move a VM off a node: that may have to be taken back."""
+    work = action.work
+    if not isinstance(work, Migrate) or work.target:
+        return
+    residue = residues.get(work.node)
+    if residue is not None and action.subject not in residue.evicted:
+        residue.evicted = (*residue.evicted, action.subject)
+
+
+def called_back(
+    residues: dict[str, Residue], action: Action, retry_at: float, *, done: bool
+) -> None:
+    """Note that it was taken back, or when that is tried again."""
+    residue = residues.get(action.work.node) if isinstance(action.work, CancelMigration) else None
+    if residue is None:
+        return
+    if done:
+        residue.evicted = tuple(vm for vm in residue.evicted if vm != action.subject)
+    else:
+        residue.attempts, residue.retry_at = residue.attempts + 1, retry_at
 
 
 def refused(progress: VmProgress, decision: Decision) -> None:

@@ -60,6 +60,7 @@ class Inventory:
         self.rooms = Rooms()  # what is taken of each node, and by which pods' rules
         self.synced_kinds: set[FactKind] = set()
         self._vmis_on: dict[str, set[Key]] = defaultdict(set)
+        self.evacuating: set[Key] = set()  # VMIs that KubeVirt was told to move off their node
         self._pods_on: dict[str, set[Key]] = defaultdict(set)
         self._pods_of: dict[Key, set[Key]] = defaultdict(set)
         self._gated: dict[Key, None] = {}  # pods, in the order in which their gates were seen
@@ -243,6 +244,11 @@ class Inventory:
     def _index_vmi(self, old: VmiFacts | None, new: VmiFacts | None) -> None:
         if old is not None and (new is None or old.node != new.node):
             self._vmis_on[old.node].discard((old.namespace, old.name))
+        key = _key_of(old, new)
+        if new is not None and new.node and new.evacuating_from == new.node:
+            self.evacuating.add(key)
+        else:
+            self.evacuating.discard(key)
         if new is not None and new.node:
             self._vmis_on[new.node].add((new.namespace, new.name))
 
@@ -268,6 +274,11 @@ class Inventory:
             self.rooms.put_pod(new)
             if new.gated:
                 self._gated.setdefault(key)
+
+
+def _key_of(old: VmiFacts | None, new: VmiFacts | None) -> Key:
+    vmi = new if new is not None else old
+    return ("", "") if vmi is None else (vmi.namespace, vmi.name)
 
 
 def vm_of(pod: PodFacts) -> Subject:

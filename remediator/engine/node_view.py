@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from remediator.engine import fencing, safeguards
+from remediator.engine import fencing, maintenance, safeguards
 from remediator.engine.context import Context
 from remediator.engine.due import guards_against, node_due, proven_off
-from remediator.engine.incidents import Incident
-from remediator.engine.model import NodeFacts, Plane, Verdict, node_subject, vm_subject
+from remediator.engine.incidents import Incident, Stage, VmProgress
+from remediator.engine.model import (
+    IncidentState,
+    NodeFacts,
+    Plane,
+    Verdict,
+    node_subject,
+    vm_subject,
+)
 from remediator.engine.near_names import near, suggestion
 from remediator.engine.node_sources import sources
 from remediator.engine.plane_values import PlaneValues
@@ -44,7 +51,7 @@ def view(context: Context, watch: VmWatch, around: Surroundings, name: str) -> N
         return NoSuch(subject=node_subject(name), detail=detail)
     now = around.at
     values = context.evidence.values(node, now)
-    row = decide(values)
+    row = maintenance.over(context, node, decide(values))
     verdict, since_s = standing_verdict(context, node, row, now)
     incident = context.state.incident_on(node_subject(name))
     speaking = _speaking(context, node, now)
@@ -140,6 +147,9 @@ def _speaking(context: Context, node: NodeFacts, now: float) -> frozenset[str]:
 
 
 def _marks(context: Context, node: NodeFacts) -> Iterator[str]:
+    wish = maintenance.wanted(context, node)
+    if wish:
+        yield f"wanted empty: {wish}"
     if node.control_plane:
         yield "control plane: never fenced by itself"
     if node.unschedulable:
@@ -153,6 +163,8 @@ def _marks(context: Context, node: NodeFacts) -> Iterator[str]:
     residue = context.state.residues.get(node.name)
     if residue is not None and residue.fenced_boot_id:
         yield f"fenced by {residue.incident}: boot {residue.fenced_boot_id} is proven over"
+    elif residue is not None and residue.evacuated:
+        yield f"cordoned by {residue.incident} to be emptied: it stays so until it is well"
     elif residue is not None:
         yield f"tainted by {residue.incident}, which is not taken back yet"
 
@@ -173,12 +185,23 @@ def _placed(
         )
         state = f"{vmi.phase or 'no phase'}, {ready}"
         if str(subject) in progress:
-            state += f"; recovery: {progress[str(subject)].stage}"
+            state += f"; {_course(context, incident, progress[str(subject)])}"
         found = vm_health(context, watch, subject)
         verdict = Verdict.UNKNOWN if found is None else vm_standing(context, found)[0]
         yield PlacedVm(namespace=vmi.namespace, name=vmi.name, state=state, verdict=verdict.value)
     for key, each in sorted(progress.items()):
         if key not in seen:
             vm = each.plan.vm
-            state = f"recovery: {each.stage}"
+            state = _course(context, incident, each)
             yield PlacedVm(namespace=vm.namespace, name=vm.name, state=state)
+
+
+def _course(context: Context, incident: Incident | None, progress: VmProgress) -> str:
+    """Say how far a VM's recovery, or its move off a node that lives, has come."""
+    if incident is None or incident.state is not IncidentState.EVACUATING:
+        return f"recovery: {progress.stage}"
+    said = f"move: {progress.stage}"
+    flight = context.flights.of(progress.plan.vm)
+    if progress.stage is Stage.MIGRATING and flight is not None and not flight.ended:
+        said += f" ({flight.stretch}, {flight.phase or 'new'})"
+    return said

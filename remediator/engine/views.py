@@ -195,6 +195,35 @@ class PlacedVm(Record, frozen=True, kw_only=True):
     verdict: str = ""  # where it is not well
 
 
+class MoveLine(Record, frozen=True, kw_only=True):
+    """One VM of a node that is, or would be, emptied."""
+
+    namespace: str
+    name: str
+    how: str  # live migration, restart elsewhere, stays
+    why: str
+    target: str = ""  # the node that it is sent to; empty: KubeVirt chooses
+    stage: str = ""  # how far it has come; empty: nothing is under way
+    since_s: float | None = None
+    attempts: int = 0
+    migration: str = ""  # KubeVirt's migration of it that is in flight
+
+
+class DrainView(Record, frozen=True, kw_only=True):
+    """What emptying one node would mean now, or how far it has come."""
+
+    at: float
+    leader: LeaderLine
+    name: str
+    wanted: str  # who wants it empty, and why; empty: nobody
+    policy: str  # that empties it, or would; empty: none
+    steps: tuple[str, ...]
+    state: str
+    limits: str
+    guards: tuple[GuardLine, ...]  # that would withhold it now
+    moves: tuple[MoveLine, ...]
+
+
 class IncidentLine(Record, frozen=True, kw_only=True):
     """The open incident of a node or VM."""
 
