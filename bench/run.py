@@ -22,6 +22,7 @@ import engine
 import fence
 import health_views
 import intake
+import place_plans
 import probes
 import vm_verdicts
 from table import Row, show
@@ -74,6 +75,10 @@ def _engine(size: Size, _directory: Path) -> list[Row]:
     return engine.measure(size.nodes, size.vms, size.beats)
 
 
+def _placement(size: Size, _directory: Path) -> list[Row]:
+    return place_plans.measure(size.nodes // 10, size.vms // 25)
+
+
 def _vm_verdicts(size: Size, _directory: Path) -> list[Row]:
     return vm_verdicts.measure(size.nodes // 50, size.vms)
 
@@ -122,6 +127,7 @@ _PARTS = {
     "bus": _bus,
     "engine": _engine,
     "vm-verdicts": _vm_verdicts,
+    "placement": _placement,
     "policies": _policies,
     "health": _health,
     "intake": _intake,

@@ -16,7 +16,7 @@ import msgspec
 
 from remediator.engine.inventory import Inventory
 from remediator.engine.locality import Kind, Locality
-from remediator.engine.model import PodFacts, Subject
+from remediator.engine.model import Subject
 from remediator.engine.placement_filters import (
     Place,
     any_term_holds,
@@ -29,7 +29,14 @@ from remediator.engine.placement_scores import (
     points,
     replicated,
 )
-from remediator.engine.pod_rules import NO_NEEDS, NodeTerm, PodNeeds, PodRules
+from remediator.engine.pod_rules import (
+    NO_NEEDS,
+    NodeRules,
+    NodeTerm,
+    PodNeeds,
+    PodRules,
+    node_rules,
+)
 
 NO_NODE = ""
 _KEPT_SHAPES = 4096
@@ -68,11 +75,12 @@ class PlaceTable:
         nodes = inventory.nodes
         self.places = [Place(nodes[name]) for name in sorted(nodes)]
         self.by_name = {place.name: place for place in self.places}
-        self._allowed: dict[PodRules, tuple[list[Place], Counter[str]]] = {}
+        self._allowed: dict[NodeRules, tuple[list[Place], Counter[str]]] = {}
 
     def allowed(self, rules: PodRules) -> tuple[list[Place], Counter[str]]:
         """Return the nodes that these rules allow by themselves, and how many each one refuses."""
-        found = self._allowed.get(rules)
+        key = node_rules(rules)
+        found = self._allowed.get(key)
         if found is None:
             if len(self._allowed) >= _KEPT_SHAPES:
                 self._allowed.clear()
@@ -84,7 +92,7 @@ class PlaceTable:
                     refused[word] += 1
                 else:
                     places.append(place)
-            found = self._allowed[rules] = places, refused
+            found = self._allowed[key] = places, refused
         return found
 
 
@@ -151,16 +159,19 @@ class _Room:
         self.boots += 1
 
 
+_Sifted = tuple[dict[str, Place], Mapping[str, int]]
+_Heap = list[tuple[float, str]]
+
+
 class _Shape:
     """What VMs have in common that may share one ranking of the nodes."""
 
     __slots__ = ("heaps", "places", "refused", "want")
 
-    def __init__(self, want: Want, places: list[Place], refused: Counter[str]) -> None:
+    def __init__(self, want: Want, sifted: _Sifted) -> None:
         self.want = want
-        self.places = places
-        self.refused = refused
-        self.heaps: dict[frozenset[str] | None, list[tuple[float, str]]] = {}
+        self.places, self.refused = sifted
+        self.heaps: dict[frozenset[str] | None, _Heap] = {}
 
 
 class Board:
@@ -180,6 +191,10 @@ class Board:
         self._lost = lost
         self._rooms: dict[str, _Room] = {}
         self._shapes: dict[tuple[object, ...], _Shape] = {}
+        self._sifted: dict[tuple[object, ...], _Sifted] = {}
+        # size and zone -> points of the nodes, and how many promises they know of
+        self._ratings: dict[tuple[int, int, str], tuple[dict[str, float], int]] = {}
+        self._promised: list[str] = []  # nodes, in the order of the promises
         self._near = Neighbours(inventory, table.by_name, lost)
 
     def place(self, want: Want) -> Choice:
@@ -205,22 +220,11 @@ class Board:
             return Choice(node=NO_NODE, refused=self._refusals(shape))
         return self._promise(shape, want, found, disks, local)
 
-    def hold(self, pod: PodFacts, node: str) -> None:
-        """Count a pod on a node where it will go whatever is said here."""
-        place = self._table.by_name.get(node)
-        if place is not None:
-            needs = self._inventory.rooms.needs_of(pod)
-            self._room(place).take(needs)
-            self._near.add(pod.namespace, pod.labels, pod.group, needs.rules, place)
-
-    def refusals(self, want: Want) -> dict[str, int]:
-        """Return which filter refuses how many nodes for a VM, as the board stands now."""
-        return self._refusals(self._shape(want))
-
     def allows(self, want: Want, node: str) -> bool:
         """Whether a node would take a VM, as the board stands now."""
         shape = self._shape(want)
-        return any(place.name == node and not self._refusal(want, place) for place in shape.places)
+        place = shape.places.get(node)
+        return place is not None and not self._refusal(want, place)
 
     def rate(self, want: Want, node: str) -> tuple[int, float]:
         """Return a node's step of the disks and its points for a VM, as the board stands now."""
@@ -237,7 +241,6 @@ class Board:
     def _shape(self, want: Want) -> _Shape:
         terms = tuple(disk.terms for disk in want.disks if disk.terms is not None)
         key = (
-            id(want.needs.rules),
             want.needs,
             want.vm.namespace,
             tuple(sorted(want.labels.items())),
@@ -248,19 +251,18 @@ class Board:
         )
         found = self._shapes.get(key)
         if found is None:
-            places, refused = self._table.allowed(want.needs.rules)
-            allowed, refused = self._narrow(places, Counter(refused), want, terms)
-            found = self._shapes[key] = _Shape(want, allowed, refused)
+            found = self._shapes[key] = _Shape(want, self._sift(want, terms))
         return found
 
-    def _narrow(
-        self,
-        places: Iterable[Place],
-        refused: Counter[str],
-        want: Want,
-        terms: tuple[tuple[NodeTerm, ...], ...],
-    ) -> tuple[list[Place], Counter[str]]:
-        kept: list[Place] = []
+    def _sift(self, want: Want, terms: tuple[tuple[NodeTerm, ...], ...]) -> _Sifted:
+        """Return the nodes that nothing forbids by itself, and how many each filter refuses."""
+        key = (node_rules(want.needs.rules), want.away, terms)
+        found = self._sifted.get(key)
+        if found is not None:
+            return found
+        places, refused_before = self._table.allowed(want.needs.rules)
+        refused = Counter(refused_before)
+        kept: dict[str, Place] = {}
         for place in places:
             if place.name in self._unable:
                 refused[self._unable[place.name]] += 1
@@ -269,7 +271,8 @@ class Board:
             elif not all(any_term_holds(each, place) for each in terms):
                 refused["volume's node affinity"] += 1
             else:
-                kept.append(place)
+                kept[place.name] = place
+        self._sifted[key] = kept, refused
         return kept, refused
 
     def _only_on_lost(self, disk: Locality) -> bool:
@@ -304,41 +307,59 @@ class Board:
             boots=room.boots,
         )
 
-    def _scan(self, shape: _Shape, names: Iterable[str] | None) -> list[tuple[float, str]]:
-        """Rank the nodes of a shape that would do now, the best first."""
-        wanted = None if names is None else set(names)
-        found = [
+    def _scan(self, shape: _Shape, names: Iterable[str]) -> _Heap:
+        """Rank those of these nodes that would do now, the best first."""
+        places = (shape.places.get(name) for name in names)
+        return sorted(
             (-self._points(shape.want, place), place.name)
-            for place in shape.places
-            if (wanted is None or place.name in wanted) and not self._refusal(shape.want, place)
-        ]
-        return sorted(found)
+            for place in places
+            if place is not None and not self._refusal(shape.want, place)
+        )
 
     def _best(self, shape: _Shape, zones: frozenset[str] | None) -> tuple[float, str] | None:
-        rules = shape.want.needs.rules
-        if rules.affinity or rules.spread:
-            places = [p for p in shape.places if zones is None or p.zone in zones]
-            ranked = self._scan(shape, [place.name for place in places])
+        """Return the best node of a shape now, of some zones or of all."""
+        want, places = shape.want, shape.places
+        if want.needs.rules.affinity or want.needs.rules.spread:
+            names = [p.name for p in places.values() if zones is None or p.zone in zones]
+            ranked = self._scan(shape, names)
             return ranked[0] if ranked else None
         heap = shape.heaps.get(zones)
         if heap is None:
+            rated = self._rated(want)
             heap = shape.heaps[zones] = [
-                (-self._points(shape.want, place), place.name)
-                for place in shape.places
+                (rated[name], name)
+                for name, place in places.items()
                 if zones is None or place.zone in zones
             ]
             heapq.heapify(heap)
         while heap:
             known, name = heap[0]
-            place = self._table.by_name[name]
-            if self._refusal(shape.want, place):
+            now = -self._points(want, places[name])
+            if now != known:
+                heapq.heapreplace(heap, (now, name))
+            elif self._refusal(want, places[name]):
                 heapq.heappop(heap)
-                continue
-            now = -self._points(shape.want, place)
-            if now == known:
+            else:
                 return known, name
-            heapq.heapreplace(heap, (now, name))
         return None
+
+    def _rated(self, want: Want) -> dict[str, float]:
+        """Return the points of all nodes, negative, by what is the same for VMs of one size.
+
+        Copies of the application are left out: they only take, so that these are bounds, as a heap
+        of ours may hold them. Kept, and corrected where something was promised since.
+        """
+        key = (want.needs.cpu_m, want.needs.memory, want.zone)
+        alone = msgspec.structs.replace(want, group="")
+        found = self._ratings.get(key)
+        if found is None:
+            rated = {p.name: -self._points(alone, p) for p in self._table.places}
+        else:
+            rated, known = found
+            for name in dict.fromkeys(self._promised[known:]):
+                rated[name] = -self._points(alone, self._table.by_name[name])
+        self._ratings[key] = rated, len(self._promised)
+        return rated
 
     def _promise(
         self,
@@ -362,13 +383,14 @@ class Board:
             refused=dict(shape.refused),
         )
         room.take(want.needs)
+        self._promised.append(place.name)
         rules = want.needs.rules
         self._near.add(want.vm.namespace, want.labels, want.group, rules, place)
         return choice
 
     def _refusals(self, shape: _Shape) -> dict[str, int]:
         refused = Counter(shape.refused)
-        for place in shape.places:
+        for place in shape.places.values():
             word = self._refusal(shape.want, place)
             if word:
                 refused[word] += 1

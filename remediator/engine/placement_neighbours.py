@@ -6,13 +6,35 @@ Counted by node, for terms that somebody asked about, and kept up as the plan gr
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 
 from remediator.engine.inventory import Inventory
 from remediator.engine.placement_filters import Place, selected, selects
-from remediator.engine.pod_rules import PodRules, PodTerm, Spread
+from remediator.engine.pod_rules import PodRules, PodTerm, Spread, handle
 
+_Pod = tuple[str, Mapping[str, str], Place]  # namespace, labels, where it is
 _Home = tuple[PodTerm, str]  # a term, and the namespace of the pod that has it
+
+
+class _Terms:
+    """Terms, found by the pods that they may mean: by namespace and by one label."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str], list[_Home]] = defaultdict(list)
+
+    def put(self, home: _Home) -> None:
+        term, namespace = home
+        for meant in ("*",) if term.everywhere else (term.namespaces or (namespace,)):
+            self._found[(meant, *handle(term.selector))].append(home)
+
+    def may_mean(self, namespace: str, labels: Mapping[str, str]) -> Iterator[_Home]:
+        """Yield the terms that might mean a pod; whether they do is still to be asked."""
+        if not self._found:
+            return
+        for where in (namespace, "*"):
+            yield from self._found.get((where, "", ""), ())
+            for key, value in labels.items():
+                yield from self._found.get((where, key, value), ())
 
 
 class Neighbours:
@@ -29,12 +51,14 @@ class Neighbours:
         # the terms of an affinity together -> node -> pods that all of them mean
         self._wanted: dict[tuple[tuple[PodTerm, ...], str], Counter[str]] = {}
         self._repelled: dict[_Home, Counter[str]] = {}  # of pods that are there: their own terms
-        self._repelled_in: dict[str, list[_Home]] = defaultdict(list)  # by namespace meant, "*" all
+        self._repelling = _Terms()
+        self._asked = _Terms()  # the keys of ``_met``
         self._copies: dict[str, Counter[str]] = {}
         self._copies_in: dict[str, Counter[str]] = {}
-        # What was promised so far: namespace, labels, group, node. Terms that are asked about for
-        # the first time late in a plan count them, too.
-        self._promised: list[tuple[str, Mapping[str, str], str, Place]] = []
+        # What was promised so far, under each of its labels and under none: terms that are asked
+        # about for the first time late in a plan count them, too.
+        self._promised: dict[tuple[str, str], list[_Pod]] = defaultdict(list)
+        self._promised_of: dict[str, list[Place]] = defaultdict(list)  # by group
         self._repel_at_start()
 
     def forbids(
@@ -63,13 +87,18 @@ class Neighbours:
         place: Place,
     ) -> None:
         """Count a pod that goes to this node."""
-        self._promised.append((namespace, labels, group, place))
-        for (term, home), met in self._met.items():
-            value = place.labels.get(term.topology_key)
-            if value is not None and selects(term, home, namespace, labels):
-                met[value] += 1
-        for (terms, home), wanted in self._wanted.items():
-            if all(selects(term, home, namespace, labels) for term in terms):
+        pod = (namespace, labels, place)
+        self._promised[("", "")].append(pod)
+        for label in labels.items():
+            self._promised[label].append(pod)
+        if group:
+            self._promised_of[group].append(place)
+        for home in self._asked.may_mean(namespace, labels):
+            value = place.labels.get(home[0].topology_key)
+            if value is not None and selects(home[0], home[1], namespace, labels):
+                self._met[home][value] += 1
+        for (terms, own), wanted in self._wanted.items():
+            if all(selects(term, own, namespace, labels) for term in terms):
                 wanted[place.name] += 1
         for term in rules.anti_affinity:
             self._repel((term, namespace), place, 1)
@@ -96,10 +125,9 @@ class Neighbours:
             if place is not None and node not in self._lost:
                 counted[node] += number
                 zones[place.zone] += number
-        for _, _, other, place in self._promised:
-            if other == group:
-                counted[place.name] += 1
-                zones[place.zone] += 1
+        for place in self._promised_of.get(group, ()):
+            counted[place.name] += 1
+            zones[place.zone] += 1
 
     def _repel_at_start(self) -> None:
         for home, nodes in self._rooms.repelling.items():
@@ -109,44 +137,42 @@ class Neighbours:
                     self._repel(home, place, number)
 
     def _repel(self, home: _Home, place: Place, number: int) -> None:
-        term, namespace = home
+        term = home[0]
         value = place.labels.get(term.topology_key)
         if value is None or term.none:
             return
         counted = self._repelled.get(home)
         if counted is None:
             counted = self._repelled[home] = Counter()
-            meant = ("*",) if term.everywhere else (term.namespaces or (namespace,))
-            for each in meant:
-                self._repelled_in[each].append(home)
+            self._repelling.put(home)
         counted[value] += number
 
     def _is_repelled(self, namespace: str, labels: Mapping[str, str], place: Place) -> bool:
-        for where in (namespace, "*"):
-            for home in self._repelled_in.get(where, ()):
-                value = place.labels.get(home[0].topology_key)
-                if value is None or not self._repelled[home][value]:
-                    continue
-                if selects(home[0], home[1], namespace, labels):
-                    return True
+        for home in self._repelling.may_mean(namespace, labels):
+            value = place.labels.get(home[0].topology_key)
+            if value is None or not self._repelled[home].get(value):
+                continue
+            if selects(home[0], home[1], namespace, labels):
+                return True
         return False
 
-    def _pods(self, term: PodTerm, home: str) -> Iterable[tuple[str, Mapping[str, str], Place]]:
+    def _pods(self, term: PodTerm, home: str) -> Iterator[_Pod]:
         """Return namespace, labels and node of the pods in the namespaces that a term means."""
-        spaces = self._rooms.pods_in
-        names = list(spaces) if term.everywhere else (term.namespaces or (home,))
+        rooms, label = self._rooms, handle(term.selector)
+        names = list(rooms.pods_in) if term.everywhere else (term.namespaces or (home,))
         for name in names:
-            for pod in spaces.get(name, {}).values():
+            pods = rooms.labelled.get((name, *label)) if label[0] else rooms.pods_in.get(name)
+            for pod in (pods or {}).values():
                 place = self._places.get(pod.node)
                 if place is not None and pod.node not in self._lost:
                     yield name, pod.labels, place
-        for namespace, labels, _, place in self._promised:
-            yield namespace, labels, place
+        yield from self._promised.get(label, ())
 
     def _meets(self, home: _Home) -> Counter[str]:
         found = self._met.get(home)
         if found is None:
             found = self._met[home] = Counter()
+            self._asked.put(home)
             term, namespace = home
             for where, labels, place in self._pods(term, namespace):
                 value = place.labels.get(term.topology_key)

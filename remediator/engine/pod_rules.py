@@ -95,6 +95,25 @@ class PodRules(Piece, frozen=True, kw_only=True):
         return frozenset(keys)
 
 
+NodeRules = tuple[tuple[tuple[str, str], ...], tuple[NodeTerm, ...] | None, tuple[Toleration, ...]]
+
+
+def node_rules(rules: PodRules) -> NodeRules:
+    """Return the part of the rules that a node answers by itself, as a key."""
+    return rules.node_selector, rules.node_terms, rules.tolerations
+
+
+def handle(selector: tuple[Requirement, ...]) -> tuple[str, str]:
+    """Return a label that every pod must have that the selector means; ("", "") if it names none.
+
+    Pods and terms are indexed by it: one label of one value is what nearly all selectors ask for.
+    """
+    for each in selector:
+        if each.operator == "In" and len(each.values) == 1:
+            return each.key, each.values[0]
+    return "", ""
+
+
 NO_RULES = PodRules()
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from typing import TypeVar
 
 import msgspec
 
 from remediator.engine.model import NodeUseFacts, PodFacts
 from remediator.engine.pod_rules import NO_NEEDS, PodNeeds, PodRules, PodTerm
+
+K = TypeVar("K")
 
 Key = tuple[str, str]  # (namespace, name)
 
@@ -50,6 +53,8 @@ class Rooms:
         self.booting: Counter[str] = Counter()  # node -> launchers that are bound and do not run
         self.unbound: dict[Key, PodFacts] = {}  # launchers without a node
         self.pods_in: dict[str, dict[Key, PodFacts]] = defaultdict(dict)  # by namespace
+        # bound launchers by namespace and one of the labels that are told of them
+        self.labelled: dict[tuple[str, str, str], dict[Key, PodFacts]] = defaultdict(dict)
         self.groups: dict[str, Counter[str]] = defaultdict(Counter)  # group -> node -> pods
         # required anti-affinity of bound pods: (term, its namespace) -> node -> pods
         self.repelling: dict[tuple[PodTerm, str], Counter[str]] = defaultdict(Counter)
@@ -84,6 +89,8 @@ class Rooms:
             self.unbound[key] = pod
             return
         self.pods_in[pod.namespace][key] = pod
+        for label in pod.labels.items():
+            self.labelled[(pod.namespace, *label)][key] = pod
         self._count(pod, 1)
 
     def drop_pod(self, pod: PodFacts) -> None:
@@ -94,10 +101,9 @@ class Rooms:
         if not pod.node:
             self.unbound.pop(key, None)
             return
-        found = self.pods_in[pod.namespace]
-        found.pop(key, None)
-        if not found:
-            del self.pods_in[pod.namespace]
+        _unlist(self.pods_in, pod.namespace, key)
+        for label in pod.labels.items():
+            _unlist(self.labelled, (pod.namespace, *label), key)
         self._count(pod, -1)
 
     def put_use(self, use: NodeUseFacts) -> NodeUseFacts | None:
@@ -128,3 +134,10 @@ class Rooms:
                 del counted[pod.node]
             if not counted:
                 del self.repelling[(term, pod.namespace)]
+
+
+def _unlist(table: dict[K, dict[Key, PodFacts]], where: K, key: Key) -> None:
+    found = table[where]
+    found.pop(key, None)
+    if not found:
+        del table[where]

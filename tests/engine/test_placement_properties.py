@@ -41,7 +41,7 @@ def wants(context, waiting, nodes, rng):
     return found
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.integers(0, 2**64))
 def test_no_allowed_node_is_better_than_the_chosen_one(seed):
     rng = random.Random(seed)

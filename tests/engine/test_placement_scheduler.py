@@ -128,7 +128,7 @@ def wants_strangers(pod):
     return "podAffinity" in (pod["spec"].get("affinity") or {})
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.integers(0, 2**64))
 def test_on_every_node_both_say_the_same(seed):
     nodes, bound, waiting, volumes = random_town.town(random.Random(seed))
@@ -144,7 +144,7 @@ def test_on_every_node_both_say_the_same(seed):
         assert allowed == expected
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.integers(0, 2**64))
 def test_the_scheduler_can_carry_out_each_promise_in_its_order(seed):
     nodes, bound, waiting, volumes = random_town.town(random.Random(seed))
