@@ -57,10 +57,16 @@ class Written(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 # Yields what types cannot say about one document.
 Check = Callable[[T, Document], Iterator[Problem]]
+# Yields what can be said of the rest of a document whose types do not fit; given those faults.
+CheckRest = Callable[[Document, Sequence[Problem]], Iterator[Problem]]
+
+
+def _no_rest(_document: Document, _faults: Sequence[Problem]) -> Iterator[Problem]:
+    return iter(())
 
 
 def read_directory(
-    directory: Path, into: type[T], check: Check[T], *, what: str
+    directory: Path, into: type[T], check: Check[T], *, what: str, rest: CheckRest = _no_rest
 ) -> tuple[list[Written[T]], list[DocumentProblem]]:
     """Read every ``*.yaml`` and ``*.yml`` file; return the sound documents and all faults.
 
@@ -81,7 +87,7 @@ def read_directory(
         except YamlError as error:
             problems.append(_from_yaml(error))
             continue
-        sound, faults = _read(text, str(path), into, check)
+        sound, faults = _read(text, str(path), into, check, rest)
         found += sound
         problems += faults
     problems += _twice(found)
@@ -91,15 +97,15 @@ def read_directory(
 
 
 def read_documents(
-    text: str, *, file: str, into: type[T], check: Check[T]
+    text: str, *, file: str, into: type[T], check: Check[T], rest: CheckRest = _no_rest
 ) -> tuple[list[Written[T]], list[DocumentProblem]]:
     """Read the documents of one file's text, in its order; return them and all faults."""
-    found, problems = _read(text, file, into, check)
+    found, problems = _read(text, file, into, check, rest)
     return found, problems + _twice(found)
 
 
 def _read(
-    text: str, file: str, into: type[T], check: Check[T]
+    text: str, file: str, into: type[T], check: Check[T], rest: CheckRest
 ) -> tuple[list[Written[T]], list[DocumentProblem]]:
     found: list[Written[T]] = []
     problems: list[DocumentProblem] = []
@@ -110,6 +116,8 @@ def _read(
             value, faults = convert(document.value, into)
             if value is not None:
                 faults = [*_check_name(document), *check(value, document)]
+            else:
+                faults = [*faults, *rest(document, faults)]
             problems += [_placed(document, fault) for fault in faults]
             if value is not None and not faults:
                 found.append(

@@ -117,6 +117,14 @@ class _Walk:
         mapped = _mapped_structs(into)
         if mapped and isinstance(value, Mapping):
             return {name: self.one_of(one, mapped, (*path, name)) for name, one in value.items()}
+        pair = typing.get_args(into) if typing.get_origin(into) is dict else ()
+        if pair and isinstance(value, Mapping):
+            return {
+                self.leaf(name, pair[0], (*path, name)): self.value(
+                    one, pair[1], (*path, name), duration=duration
+                )
+                for name, one in value.items()
+            }
         if duration:
             return self.duration(value, into, path)
         return self.leaf(value, into, path)

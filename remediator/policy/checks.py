@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from remediator.engine.model import ProofKind
@@ -11,6 +11,8 @@ from remediator.engine.rules import STEPS, OnFailure, Policy, SubjectKind
 from remediator.policy.conditions import CelCondition, ConditionFault, ConditionFaultsError
 from remediator.policy.document import (
     ACTED_ON,
+    API_VERSION,
+    KIND,
     OF_LIVING_NODES,
     OF_LOST_NODES,
     OF_NODES,
@@ -24,7 +26,7 @@ from remediator.policy.document import (
 )
 from remediator.policy.windows import CronWindow, WindowFaultError
 from remediator.strict_yaml import Document, Mark
-from remediator.typed_tree import Path, Problem, did_you_mean
+from remediator.typed_tree import Path, Problem, convert, did_you_mean
 
 _PATTERN = re.compile(r"[-a-z0-9*?\[\]!]{1,63}")
 _LABEL_KEY = re.compile(
@@ -53,6 +55,28 @@ def check(written: PolicyDocument, document: Document) -> Iterator[Problem]:
         yield from _steps(spec, document)
     yield from _proof(spec)
     yield from _limits(spec)
+
+
+def check_rest(document: Document, faults: Sequence[Problem]) -> Iterator[Problem]:
+    """Yield what is wrong with the fields of a document that fit, where others do not."""
+    bad = {fault.path[1] for fault in faults if fault.path[:1] == ("spec",) and fault.path[1:]}
+    spec = {key: value for key, value in _written(document).items() if key not in bad}
+    unsaid = {*bad}
+    if "verdicts" not in spec:
+        # Any will do: what follows from the verdicts is left out.
+        spec["verdicts"] = ["Crashed" if spec.get("subject") == SubjectKind.VM else "Dead"]
+        unsaid |= {"verdicts", "forVerdict", "requiredProof", "requiredProofByDisk"}
+    if unsaid & {"verdicts", "steps", "subject"}:
+        unsaid |= {"steps", "verdicts"}
+    head = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "any"}}
+    tree = {**head, "spec": spec}
+    written, more = convert(tree, PolicyDocument)
+    if written is None or more:
+        return
+    fitting = Document(document.file, tree, document.marks, document.values, document.text)
+    for problem in check(written, fitting):
+        if problem.path[1:] and problem.path[1] not in unsaid:
+            yield problem
 
 
 # --- when -----------------------------------------------------------------------------------------

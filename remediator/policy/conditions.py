@@ -72,6 +72,8 @@ class ConditionFault(msgspec.Struct, frozen=True):
         if not 1 <= self.line <= len(lines):
             return self.text
         line = lines[self.line - 1].replace("\t", " ").rstrip()
+        if not line:
+            return self.text
         start = max(0, self.column - 60)
         return (
             f"{self.text}\n    {line[start : start + 90]}\n    {' ' * (self.column - 1 - start)}^"

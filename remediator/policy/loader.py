@@ -25,7 +25,7 @@ from remediator.engine.rules import (
     StepOptions,
     SubjectKind,
 )
-from remediator.policy.checks import check
+from remediator.policy.checks import check, check_rest
 from remediator.policy.conditions import CelCondition
 from remediator.policy.document import API_VERSION, KIND, STEP_WORDS, PolicyDocument, Spec
 from remediator.policy.findings import Finding, findings
@@ -92,13 +92,17 @@ def in_order(policies: Iterable[Policy]) -> list[Policy]:
 
 def read(directory: Path) -> Reading:
     """Read every ``*.yaml`` and ``*.yml`` file of a directory, whatever is wrong with some."""
-    found, problems = read_directory(directory, PolicyDocument, check, what="policy")
+    found, problems = read_directory(
+        directory, PolicyDocument, check, what="policy", rest=check_rest
+    )
     return _reading(found, problems)
 
 
 def read_text(text: str, *, file: str) -> Reading:
     """Read the policies of one file's text, whatever is wrong with some."""
-    found, problems = read_documents(text, file=file, into=PolicyDocument, check=check)
+    found, problems = read_documents(
+        text, file=file, into=PolicyDocument, check=check, rest=check_rest
+    )
     return _reading(found, problems)
 
 
@@ -116,7 +120,9 @@ def load_directory(directory: Path) -> list[Policy]:
 
 def load_text(text: str, *, file: str) -> list[Policy]:
     """Read the policies of one file's text, in the file's order. Raises PolicyError."""
-    found, problems = read_documents(text, file=file, into=PolicyDocument, check=check)
+    found, problems = read_documents(
+        text, file=file, into=PolicyDocument, check=check, rest=check_rest
+    )
     if problems:
         raise PolicyError(problems)
     return [_of(one) for one in found]
@@ -126,9 +132,10 @@ def read_object(name: str, spec: dict[str, Any] | None) -> tuple[Policy | None, 
     """Return the policy that an object of the cluster holds, or all that is wrong with it."""
     tree = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec or {}}
     written, problems = convert(tree, PolicyDocument)
+    document = Document("", tree, {})
     if written is None:
-        return None, problems
-    problems = list(check(written, Document("", tree, {})))
+        return None, [*problems, *check_rest(document, problems)]
+    problems = list(check(written, document))
     if not NAME.fullmatch(name):
         text = "must be lower-case letters, digits and '-', at most 63"
         problems.append(Problem(("metadata", "name"), text))

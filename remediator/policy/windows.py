@@ -142,12 +142,15 @@ def _check_schedule(schedule: str) -> None:
     try:
         croniter.expand(schedule)
     except (CroniterError, ValueError, KeyError, IndexError) as error:
-        raise WindowFaultError("schedule", f"{schedule!r}: {_said(error)}") from error
+        said = f"{schedule!r} is no cron expression{_said(schedule, error)}"
+        raise WindowFaultError("schedule", said) from error
 
 
-def _said(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text.replace("is not acceptable", "").replace("[", "").replace("]", "").strip() or "?"
+def _said(schedule: str, error: Exception) -> str:
+    """Return what croniter says beyond that it does not accept it."""
+    text = " ".join(str(error).split()).replace(f"[{schedule}]", "")
+    text = text.replace("is not acceptable", "").strip(" ,")
+    return f": {text}" if text else ""
 
 
 @cache
@@ -156,5 +159,6 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         hint = did_you_mean(name, available_timezones())
-        hint = hint if "did you mean" in hint else "; write UTC or Europe/Berlin"
+        if "did you mean" not in hint or "/" not in name:
+            hint = "; write UTC, or a name such as Europe/Berlin"
         raise WindowFaultError("timeZone", f"{name!r} is no time zone{hint}") from None

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-import yaml
 
 from remediator.policy.crd import definition, text
 
