@@ -110,6 +110,7 @@ def _incident(incident: IncidentLine | None) -> list[str]:
         [
             text,
             *([f"next step: {incident.step}"] if incident.step else []),
+            *([f"plan {incident.plan}"] if incident.plan else []),
             *([f"proof: {incident.proof}"] if incident.proof else []),
         ],
     )

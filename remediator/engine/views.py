@@ -234,6 +234,7 @@ class IncidentLine(Record, frozen=True, kw_only=True):
     since_s: float
     opened_s: float
     step: str = ""  # of the plan that is due
+    plan: str = ""  # of a VM: policy and steps, the one that is due in brackets
     proof: str = ""
 
 

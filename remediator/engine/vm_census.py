@@ -96,5 +96,5 @@ class VmCensus:
             node=node,
             since_s=since_s,
             incident=f"{incident.id} {incident.state}" if incident is not None else "",
-            due=next(vm_due(found), None),
+            due=next(vm_due(self._context, self._watch, found), None),
         )

@@ -70,11 +70,12 @@ class VmRemedies:
         """Note that its host is in doubt, or we are: what is awaited is awaited anew."""
         self._awaited.pop(incident.id, None)
 
-    def waits_s(self, incident: VmIncident, look: Look) -> float | None:
+    def left_s(self, incident: VmIncident, since: Callable[[float], float]) -> float | None:
         """Return in how many seconds the step that is awaited has taken too long."""
-        if not incident.awaiting or incident.id not in self._awaited:
+        number, mark_s = self._awaited.get(incident.id, (-1, 0.0))
+        if not incident.awaiting or number != incident.started:
             return None
-        return max(0.1, self.limit_s(incident) * look.patience - self._waited_s(incident, look))
+        return self.limit_s(incident) - since(mark_s)
 
     def limit_s(self, incident: VmIncident) -> float:
         """Return how long the step under way may take to help."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from remediator.engine import vm_remedy_view
 from remediator.engine.context import Context
 from remediator.engine.match_facts import about_node
-from remediator.engine.model import IncidentState, Subject, Verdict, VmiFacts, vm_subject
+from remediator.engine.model import Subject, Verdict, VmiFacts, vm_subject
 from remediator.engine.near_names import near, suggestion
 from remediator.engine.planner import plan_vm
 from remediator.engine.rules import first_match
@@ -78,7 +79,7 @@ def view(
             )
             for each in found.fitting
         ),
-        due=tuple(vm_due(found)),
+        due=tuple(vm_due(context, watch, found)),
         what_if=found.would_change,
         cannot_move=tuple(_cannot_move(context, subject, vmi)),
         if_host_dies=_if_host_dies(context, subject, vmi, now),
@@ -136,10 +137,11 @@ def _incident(context: Context, found: VmHealth, now: float) -> IncidentLine | N
         row=incident.row,
         since_s=round(max(0.0, now - incident.verdict_at), 3),
         opened_s=round(max(0.0, now - incident.opened_at), 3),
+        plan=vm_remedy_view.plan_text(incident),
     )
 
 
-def vm_due(found: VmHealth) -> Iterator[Due]:
+def vm_due(context: Context, watch: VmWatch, found: VmHealth) -> Iterator[Due]:
     """Yield what is due for a VM."""
     if found.excuse:
         yield Due(what=f"nothing is concluded for now: {found.excuse}")
@@ -151,8 +153,9 @@ def vm_due(found: VmHealth) -> Iterator[Due]:
         elif each.stood_s < each.confirmed_after_s:
             left_s = each.confirmed_after_s - each.stood_s
             yield Due(what=f"{each.verdict} is confirmed ({each.row})", in_s=round(left_s, 3))
-    if found.state is IncidentState.CONFIRMED:
-        yield Due(what="a human was told; this version does nothing about a VM by itself")
+    incident = context.state.vm_incident_on(found.subject)
+    if incident is not None:
+        yield from vm_remedy_view.due(context, watch, incident)
 
 
 # --- its objects ----------------------------------------------------------------------------------

@@ -275,9 +275,10 @@ class VmWatch:
             found += [left_s] if left_s > 0 else []
         return found
 
-    def remedies(self) -> VmRemedies:
-        """Return what is done about VMs, for ``health`` views. Read only."""
-        return self._remedies
+    def remedy_left_s(self, incident: VmIncident) -> float | None:
+        """Return in how many seconds the step under way counts as failed; None: nothing waits."""
+        left_s = self._remedies.left_s(incident, self._since)
+        return None if left_s is None else round(max(0.0, left_s), 3)
 
     def _rows(
         self, key: Key, values: VmValues, row: VmRow | None = None, stood_s: float = 0.0

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from vm_world import VmWorld
 
+from remediator.engine import vm_view
 from remediator.engine.chain import DecisionKind
 from remediator.engine.events import ActionFinished, ObjectSeen, OwnHealthSeen
 from remediator.engine.model import (
@@ -22,6 +23,7 @@ from remediator.engine.model import (
     Verdict,
 )
 from remediator.engine.rules import OnFailure, Policy, StepOptions, SubjectKind
+from remediator.engine.views import Surroundings
 
 LADDER = ("soft-reboot", "restart", "force-stop")
 SPARED, FAILED = OutcomeStatus.SPARED, OutcomeStatus.FAILED
@@ -540,3 +542,60 @@ def test_a_restart_that_kubevirt_refused_does_not_count_as_one(world_of):
         outcome = msgspec.structs.replace(refused, action_id=action.id)
         world.cluster.handle(ActionFinished(outcome=outcome))
     assert world.cluster.engine.state.disruptions == []
+
+
+# --- what people see ------------------------------------------------------------------------------
+
+
+def due_of(world: VmWorld) -> tuple[str, list[str]]:
+    engine = world.cluster.engine
+    around = Surroundings(at=world.cluster.now)
+    found = vm_view.view(engine.context, engine.vms, around, "ns", "db")
+    return found.incident.plan, [each.what for each in found.due]
+
+
+def test_the_view_shows_the_plan_the_step_and_what_comes_next(world):
+    fall_silent(world)
+    assert due_of(world) == (
+        "of-vms: [soft-reboot], restart, force-stop",
+        [f"soft-reboot is under way: {world.cluster.actions[0].id}"],
+    )
+    world.cluster.answer()
+    world.cluster.run(60)
+    found = vm_view.view(
+        world.cluster.engine.context,
+        world.cluster.engine.vms,
+        Surroundings(at=world.cluster.now),
+        "ns",
+        "db",
+    )
+    (awaited,) = found.due
+    assert awaited.what == "soft-reboot has not helped, unless it is well"
+    assert awaited.in_s == pytest.approx(120, abs=8)
+    await_action(world, RestartVm)
+    assert due_of(world)[0] == "of-vms: soft-reboot, [restart], force-stop"
+
+
+def test_the_view_says_why_nothing_is_done(world_of):
+    world = world_of(policy("restart", namespaces=("other",)))
+    world.add()
+    world.vmi(agent_connected=False)
+    world.cluster.run(400)
+    assert due_of(world) == (
+        "",
+        ["a human was told: none of its policies matches now (of-vms)"],
+    )
+    world = world_of(policy("restart"), enforce=False)
+    world.add()
+    world.vmi(agent_connected=False)
+    world.cluster.run(400)
+    assert due_of(world)[1] == ["restart waits for the guards: mode"]
+
+
+def test_the_view_says_when_a_plan_that_is_through_begins_anew(world_of):
+    world = world_of(policy("soft-reboot"))
+    fall_silent(world)
+    world.cluster.answer()
+    world.cluster.until(lambda: world.incident().state is IncidentState.ESCALATED)
+    plan, (what,) = due_of(world)
+    assert (plan, what) == ("of-vms: [soft-reboot]", "soft-reboot is tried")
