@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 
 from harness import Rehearsal
 from seed_story import ENGINE, Story
 
+from remediator.engine import chain
 from remediator.engine.chain import Decision, DecisionKind
 from remediator.engine.model import (
     Fence,
@@ -16,12 +18,20 @@ from remediator.engine.model import (
     Release,
     StartVm,
 )
+from remediator.engine.reevaluate import differences, reevaluate
+from remediator.engine.rules import Policy
+from remediator.policy.loader import load_directory, shipped_directory
 from remediator.sim.bmc import BmcMode
 from remediator.sim.reach import KUBELET_PORT, Answer, Place
 from remediator.sim.resources import NODES
 
 # A fence is judged by what was truly wrong with its host in so many seconds before the order.
 LATELY_S = 60.0
+
+
+@cache
+def shipped_policies() -> list[Policy]:
+    return load_directory(shipped_directory())
 
 
 class Watch:
@@ -154,6 +164,13 @@ class Judge:
             self._one(decision)
 
     def _one(self, decision: Decision) -> None:
+        # Through its bytes, as somebody reads it who was not there.
+        read = chain.decode(chain.encode(decision), decision.seq)
+        again = reevaluate(read, shipped_policies())
+        for what in differences(read, again):
+            self._story.blame(f"record {decision.seq}, made again from itself: {what}")
+        if again.untold:
+            self._story.blame(f"record {decision.seq} keeps nothing of what {again.untold} saw")
         if decision.kind is DecisionKind.VERDICT or decision.kind is DecisionKind.OPENED:
             self._evidence[decision.incident] = decision
         if decision.state is not None:

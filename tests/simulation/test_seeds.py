@@ -9,6 +9,7 @@ one. What is held in every story, at every step:
 * at most one action per subject
 * nothing fenced on a single plane; nothing released or deleted without proof
 * no incident of a VM while its host is in one
+* every record, made again from what it holds itself, is the same decision
 * the hash chain verifies, over every crash and take-over
 * when the faults stop, every VM that should run runs, and nothing of ours is left on a node
 """
