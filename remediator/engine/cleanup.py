@@ -128,7 +128,8 @@ def _start(
 def _is_back(context: Context, residue: Residue, node: NodeFacts) -> bool:
     lease_up = context.evidence.values(node, context.now).lease == "up"
     if residue.evacuated and not residue.fenced_boot_id:
-        return conviction.judge(context, node).verdict is Verdict.HEALTHY
+        well = conviction.judge(context, node).verdict is Verdict.HEALTHY
+        return well and not context.evidence.is_holding(node.name)
     if node.uid != residue.node_uid:  # registered anew: another boot, or another machine
         return node.ready is True and lease_up
     if not residue.fenced_boot_id:

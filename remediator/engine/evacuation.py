@@ -100,6 +100,8 @@ def consider(context: Context, incident: Incident, node: NodeFacts, row: Row) ->
     plan = incident.plan
     if row.verdict is Verdict.UNKNOWN or plan is None:
         return  # we have been deaf or have just begun: nothing is begun on that
+    if row.verdict is Verdict.HEALTHY and context.evidence.is_holding(node.name):
+        return  # what a new leader finds bad must stand for a while before it counts
     if row.verdict is not incident.verdict:
         _turn(context, incident, node, row, plan)
     if incident.state is not IncidentState.EVACUATING or row.verdict is Verdict.SUSPECT:

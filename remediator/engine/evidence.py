@@ -162,6 +162,10 @@ class Evidence:
         """Return the nodes with a reading that counts only once it has stood for a while."""
         return sorted(self._holding)
 
+    def is_holding(self, node: str) -> bool:
+        """Whether something speaks against a node that has not stood for long enough to count."""
+        return node in self._holding
+
     def beaten_since(self, node: str, at: float) -> bool:
         """Whether a lease renewal was seen to happen after ``at``."""
         return self._reader.beaten_since(node, at)
