@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from remediator.admission import server as webhook_server
 from remediator.config import Settings, load
 from remediator.kube import custom_resources, resources
+from remediator.kube.pods import PACING_GATE
 from remediator.kube.resources import Resource
 
 ROOT = Path(__file__).parent.parent
@@ -41,6 +43,7 @@ OWN = {
 ACTING = {
     ("", "nodes", "patch"): "actions/live.py",
     ("", "pods", "delete"): "actions/force_stop.py",
+    ("", "pods", "patch"): "kube/pacing_gates.py",
     ("subresources.kubevirt.io", "virtualmachines/start", "update"): "actions/start.py",
     **{
         ("subresources.kubevirt.io", what, "update"): "actions/instances.py"
@@ -191,7 +194,7 @@ def test_the_module_that_needs_a_right_makes_such_a_call(right, module):
     assert re.search(rf"lient\.{verb}\(|\bread\(", text), f"{module} does not call {verb}"
 
 
-@pytest.mark.parametrize("name", ["base", "enforce", "medik8s"])
+@pytest.mark.parametrize("name", ["admission", "admission-policy", "base", "enforce", "medik8s"])
 def test_a_kustomization_names_files_that_exist_and_forgets_none(name):
     directory = DEPLOY / name
     made = yaml.safe_load((directory / "kustomization.yaml").read_text())
@@ -217,6 +220,78 @@ def test_the_deployment_observes_and_its_variables_are_settings():
     assert settings.http.port == container["ports"][0]["containerPort"] == Settings().http.port
     assert settings.journal.path.startswith("/var/lib/remediator/")
     assert settings.probes.node == "from-the-pod"
+
+
+def patched(base: object, patch: object) -> object:
+    """Apply a strategic merge patch as far as the patches here go: lists of named things merge."""
+    if isinstance(base, dict) and isinstance(patch, dict):
+        return {**base, **{key: patched(base.get(key), patch[key]) for key in patch}}
+    if isinstance(base, list) and isinstance(patch, list):
+        found = {one["name"]: one for one in base}
+        for one in patch:
+            found[one["name"]] = patched(found.get(one["name"], {}), one)
+        return list(found.values())
+    return patch
+
+
+def test_the_webhook_listens_where_the_api_server_is_told_to_ask():
+    (service,) = [one for one in documents(DEPLOY / "admission") if one["kind"] == "Service"]
+    (hooks,) = [one for one in documents(DEPLOY / "admission") if "webhooks" in one]
+    (patch,) = [one for one in documents(DEPLOY / "admission") if one["kind"] == "Deployment"]
+    pod = patched(deployment(), patch)["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    env = {one["name"]: one.get("value", "from-the-pod") for one in container["env"]}
+    admission = load(environ=env).admission
+    assert admission.enabled
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert ports[service["spec"]["ports"][0]["targetPort"]] == admission.port
+    (webhook,) = hooks["webhooks"]
+    asked = webhook["clientConfig"]["service"]
+    assert (asked["namespace"], asked["name"], asked["port"], asked["path"]) == (
+        service["metadata"]["namespace"],
+        service["metadata"]["name"],
+        service["spec"]["ports"][0]["port"],
+        webhook_server.PATH,
+    )
+    mounts = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+    assert str(Path(admission.cert_file).parent) == mounts["webhook"]
+    secrets = {
+        one["name"]: one["secret"]["secretName"] for one in pod["volumes"] if "secret" in one
+    }
+    (certificate,) = [
+        one for one in documents(DEPLOY / "admission") if one["kind"] == "Certificate"
+    ]
+    assert certificate["spec"]["secretName"] == secrets["webhook"]
+    host = f"{asked['name']}.{asked['namespace']}.svc"
+    assert host in certificate["spec"]["dnsNames"]
+    named = hooks["metadata"]["annotations"]["cert-manager.io/inject-ca-from"]
+    assert named == f"{certificate['metadata']['namespace']}/{certificate['metadata']['name']}"
+
+
+def test_the_webhook_fails_open_and_is_asked_about_launcher_pods_alone():
+    (hooks,) = [one for one in documents(DEPLOY / "admission") if "webhooks" in one]
+    (webhook,) = hooks["webhooks"]
+    assert webhook["failurePolicy"] == "Ignore"
+    assert webhook["timeoutSeconds"] <= 2
+    assert webhook["sideEffects"] == "None"
+    assert webhook["objectSelector"]["matchLabels"] == {"kubevirt.io": "virt-launcher"}
+    (rule,) = webhook["rules"]
+    assert (rule["operations"], rule["resources"]) == (["CREATE"], ["pods"])
+
+
+def test_the_policy_gates_by_our_name_and_only_where_it_is_switched_on():
+    policy, binding = [
+        one for one in documents(DEPLOY / "admission-policy") if "Policy" in one["kind"]
+    ]
+    (switch,) = [one for one in documents(DEPLOY / "admission-policy") if "data" in one]
+    (mutation,) = policy["spec"]["mutations"]
+    assert f'"{PACING_GATE}"' in mutation["applyConfiguration"]["expression"]
+    assert policy["spec"]["failurePolicy"] == "Ignore"
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    reference = binding["spec"]["paramRef"]
+    assert reference["parameterNotFoundAction"] == "Allow"
+    assert reference["name"] == switch["metadata"]["name"]
+    assert switch["data"] == {"gating": "off"}
 
 
 def test_the_pod_may_run_in_a_restricted_namespace():

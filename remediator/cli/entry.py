@@ -36,6 +36,7 @@ _COMMANDS = {
     "undrain": ("remediator.cli.drain", "undrain"),
     "confirm-off": ("remediator.cli.fence", "confirm_off"),
     "fence": ("remediator.cli.fence", "fence"),
+    "release-gates": ("remediator.cli.release_gates", "release_gates"),
     "policy": ("remediator.cli.policies", "policy"),
     "simulate": ("remediator.cli.simulate", "simulate"),
     "config": ("remediator.cli.configuration", "config"),
