@@ -18,7 +18,6 @@ from remediator.engine.model import (
     OutcomeStatus,
     Record,
     Verdict,
-    node_subject,
 )
 
 if TYPE_CHECKING:
@@ -129,12 +128,14 @@ def _take_back(state: EngineState, action: Action, tag: str) -> None:
 
 
 def _returned(state: EngineState, decision: Decision) -> None:
-    """Note a node that was convicted, and was back before anything was done about it."""
+    """Note a node that was convicted of being lost, and was back before it was proven off."""
     incident = state.incidents.get(decision.incident)
-    if incident is not None and incident.convicted_at and incident.verdict in LOST:
-        name = incident.subject.name
-        if decision.subject == node_subject(name):
-            _note(state.returns, name, decision.at)
+    if incident is None:
+        return
+    name = incident.subject.name
+    lost_at = state.losses.get(name)
+    if lost_at is not None and lost_at >= incident.opened_at and incident.proof is None:
+        _note(state.returns, name, decision.at)
 
 
 def _note(times: dict[str, tuple[float, ...]], node: str, at: float) -> None:

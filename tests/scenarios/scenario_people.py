@@ -63,6 +63,14 @@ class PeopleVerbs:
         self.note(f"owner stops vm/{vm}")
         await self._operator.replace(virtual_machine_action(*vm.split("/"), "stop"), {})
 
+    async def do_label_vm(self, vm: str, key: str, value: str | None) -> None:
+        self.note(
+            f"owner labels vm/{vm} {key}={value}" if value else f"owner unlabels vm/{vm} {key}"
+        )
+        namespace, name = vm.split("/")
+        path = VIRTUAL_MACHINES.object_path(name, namespace)
+        await self._patch(path, {"metadata": {"labels": {key: value}}})
+
     async def do_start_vm(self, vm: str) -> None:
         self.note(f"owner starts vm/{vm}")
         await self._operator.replace(virtual_machine_action(*vm.split("/"), "start"), {})

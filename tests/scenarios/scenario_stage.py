@@ -13,6 +13,7 @@ from scenario_file import Event, Scenario
 from scenario_migrations import MigrationWatch
 from scenario_moves import MoveVerbs
 from scenario_objects import ObjectVerbs
+from scenario_orders import OrderVerbs
 from scenario_outcome import Played, look, words_of
 from scenario_people import PeopleVerbs
 from scenario_policies import policies
@@ -33,7 +34,7 @@ from remediator.sim.resources import PODS
 CONTAINER_RESTART_S = 2.0
 
 
-class Stage(ObjectVerbs, PeopleVerbs, MoveVerbs, Rehearsal):
+class Stage(ObjectVerbs, PeopleVerbs, MoveVerbs, OrderVerbs, Rehearsal):
     """A rehearsal of one scenario. Verbs are the methods ``do_…``."""
 
     def __init__(self, scenario: Scenario) -> None:

@@ -7,9 +7,8 @@ from remediator.engine.context import Context
 from remediator.engine.guard_answers import Answer, answers, ask, grant, named, refuse, wait
 from remediator.engine.incidents import Incident
 from remediator.engine.model import NodeFacts, Record
-from remediator.engine.safeguards.shares import unhealthy
-
-CONTROL_PLANE = "control-plane"
+from remediator.engine.safeguards import shares
+from remediator.engine.safeguards.rows import CONTROL_PLANE
 
 
 class QuorumSeen(Record, frozen=True, kw_only=True):
@@ -20,7 +19,7 @@ class QuorumSeen(Record, frozen=True, kw_only=True):
     known: bool = False  # which nodes hold the members is known
     members: int = 0
     down: tuple[str, ...] = ()  # other members that are or may be down, or in an incident
-    unheard: tuple[str, ...] = ()  # other members of which this leader has not heard yet
+    unheard: tuple[str, ...] = ()  # other members that were not heard since this one failed
     well: int = 0  # other members that are well
 
 
@@ -36,7 +35,7 @@ def _quorum(saw: QuorumSeen) -> Answer:
     if saw.members < 3:
         return refuse(f"etcd has {saw.members} members: no quorum without it; a human must decide")
     if saw.unheard:
-        return wait(f"etcd members not heard of yet: {', '.join(saw.unheard)}")
+        return wait(f"etcd members not heard since it fell silent: {', '.join(saw.unheard)}")
     if saw.well < needed:
         why = f"etcd keeps {saw.well} of {saw.members} members without it, and needs {needed}"
         return refuse(f"{why}; down: {', '.join(saw.down)}; a human must decide")
@@ -45,8 +44,12 @@ def _quorum(saw: QuorumSeen) -> Answer:
     return grant(f"etcd keeps {saw.well} of {saw.members} members, and needs {needed}")
 
 
-def control_plane(context: Context, _i: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
-    """Leave control-plane nodes alone unless etcd is known to keep its quorum."""
+def control_plane(context: Context, incident: Incident, node: NodeFacts, plan: Plan) -> GuardRow:
+    """Leave control-plane nodes alone unless etcd is known to keep its quorum.
+
+    The other members count as well only once they were heard since this one must have failed: what
+    took it down may have taken them along.
+    """
     fences = "fence" in plan.steps
     if not (node.control_plane or node.etcd):
         return ask(CONTROL_PLANE, QuorumSeen(member=False, fences=fences))
@@ -57,9 +60,9 @@ def control_plane(context: Context, _i: Incident, node: NodeFacts, plan: Plan) -
     down = {
         name
         for name in others
-        if name in unhealthy(context) or context.inventory.nodes[name].ready is not True
+        if name in shares.unhealthy(context) or context.inventory.nodes[name].ready is not True
     }
-    unheard = {name for name in others - down if _value(context, name) != "up"}
+    unheard = set(shares.unheard(context, incident, others - down))
     return ask(
         CONTROL_PLANE,
         QuorumSeen(
@@ -83,7 +86,3 @@ def _members(context: Context) -> frozenset[str]:
     if context.settings.budgets.etcd_on_control_plane:
         return frozenset(node.name for node in nodes if node.control_plane)
     return frozenset()
-
-
-def _value(context: Context, name: str) -> str:
-    return context.evidence.values(context.inventory.nodes[name], context.now).lease

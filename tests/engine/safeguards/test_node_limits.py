@@ -9,6 +9,7 @@ from remediator.engine.chain import DecisionKind
 from remediator.engine.events import CommandGiven, ObjectSeen, Verb
 from remediator.engine.model import IncidentState, OutcomeStatus, Reading, VmFacts
 from remediator.engine.rules import Limits, Policy
+from remediator.engine.safeguards import ask
 from remediator.engine.settings import BudgetSettings, EngineSettings, NodeLimits
 
 
@@ -249,10 +250,17 @@ def test_a_second_one_is_not_while_the_first_is_down(make_cluster):
 def test_of_five_the_second_waits_for_the_first(make_cluster):
     cluster = control_plane(make_cluster, 5)
     lose(cluster, "n1", "n2")
-    assert not cluster.actions
     assert any(
-        "one control-plane node at a time" in why for why in refusals(cluster, "control-plane")
+        "not heard since it fell silent" in why for why in refusals(cluster, "control-plane")
     )
+    cluster.run(20)
+    assert not cluster.actions
+    incident = cluster.incident("n1")
+    node = cluster.engine.context.inventory.nodes["n1"]
+    rows = ask(cluster.engine.context, incident, node, incident.plan)
+    assert [row.why for row in rows if row.guard == "control-plane"] == [
+        "one control-plane node at a time: n2 is down as well"
+    ]
 
 
 def test_where_etcd_is_is_not_guessed(make_cluster):
