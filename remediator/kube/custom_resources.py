@@ -21,6 +21,7 @@ from remediator.kube.remediations import (
 )
 from remediator.kube.storage_objects import (
     CsiAddonsNode,
+    LinstorResource,
     LonghornEngine,
     LonghornNode,
     LonghornReplica,
@@ -133,6 +134,15 @@ LONGHORN_ENGINES = CustomResource(
     namespaced=True,
     known=_LONGHORN_VERSIONS,
 )
+# LINSTOR's own tables, where its controller keeps them in the cluster (Piraeus does). Each release
+# names a new version; the columns that are read here are in all of them.
+LINSTOR_RESOURCES = CustomResource(
+    group="internal.linstor.linbit.com",
+    plural="resources",
+    item=LinstorResource,
+    namespaced=False,
+    known=("v1-31-1", "v1-27-1", "v1-25-1", "v1-17-0", "v1-15-0"),
+)
 STORAGE_NODES = CustomResource(
     group="core.libopenstorage.org",
     plural="storagenodes",
@@ -168,6 +178,7 @@ CUSTOM_RESOURCES: tuple[CustomResource[Any], ...] = (
     LONGHORN_NODES,
     LONGHORN_REPLICAS,
     LONGHORN_ENGINES,
+    LINSTOR_RESOURCES,
     STORAGE_NODES,
     CSI_ADDONS_NODES,
     KUBEVIRTS,

@@ -47,6 +47,8 @@ class LonghornInstanceSpec(KubeStruct, frozen=True):
 
     node_id: str = msgspec.field(default="", name="nodeID")
     volume_name: str = ""
+    failed_at: str | None = None
+    healthy_at: str | None = None
 
     def __post_init__(self) -> None:
         share_fields(self, "node_id", "volume_name")
@@ -66,6 +68,15 @@ class LonghornReplica(KubeObject, frozen=True):
     def volume(self) -> str:
         """The volume that it is a copy of."""
         return self.spec.volume_name if self.spec else ""
+
+    @property
+    def good(self) -> bool:
+        """Its data was whole, and it has not failed since.
+
+        Longhorn also calls a replica failed whose node Kubernetes calls NotReady. So this says
+        where data can be had, and is no evidence of a node's state.
+        """
+        return not self.spec or (not self.spec.failed_at and self.spec.healthy_at != "")
 
 
 class LonghornEngineStatus(KubeStruct, frozen=True):
@@ -110,6 +121,49 @@ class LonghornEngine(KubeObject, frozen=True):
     def modes(self) -> dict[str, str]:
         """What it has of each replica: RW, WO (being rebuilt), ERR (it does not answer)."""
         return (self.status.replica_mode_map if self.status else None) or {}
+
+
+class LinstorResourceSpec(KubeStruct, frozen=True):
+    """``spec``, narrowed: a row of LINSTOR's table RESOURCES, names in upper case."""
+
+    node_name: str = msgspec.field(default="", name="node_name")
+    resource_name: str = msgspec.field(default="", name="resource_name")
+    snapshot_name: str = msgspec.field(default="", name="snapshot_name")
+    resource_flags: int = msgspec.field(default=0, name="resource_flags")
+
+    def __post_init__(self) -> None:
+        share_fields(self, "node_name")
+
+
+# Of LINSTOR's resource flags: it is being deleted, and it has no disk. A tie breaker, a diskless
+# client and an NVMe initiator have that one, too.
+_LINSTOR_DELETE = 1 << 1
+_LINSTOR_DISKLESS = 1 << 2
+
+
+class LinstorResource(KubeObject, frozen=True):
+    """One replica of a LINSTOR resource on one node, in LINSTOR's own database of CRDs."""
+
+    spec: LinstorResourceSpec | None = None
+
+    @property
+    def node(self) -> str:
+        """The node; Kubernetes' names are in lower case."""
+        return self.spec.node_name.lower() if self.spec else ""
+
+    @property
+    def volume(self) -> str:
+        """The resource, as the handle of its volume names it; "" for a snapshot."""
+        if self.spec is None or self.spec.snapshot_name:
+            return ""
+        return self.spec.resource_name.lower()
+
+    @property
+    def holds_data(self) -> bool:
+        """It has a disk, and is not on its way out."""
+        return self.spec is not None and not (
+            self.spec.resource_flags & (_LINSTOR_DELETE | _LINSTOR_DISKLESS)
+        )
 
 
 class PortworxCondition(KubeStruct, frozen=True):

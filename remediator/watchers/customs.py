@@ -39,7 +39,7 @@ from remediator.watchers.maintenance import (
 from remediator.watchers.narrow import migration_limits
 from remediator.watchers.outlet import Outlet
 from remediator.watchers.remediations import NodeHealthCheckSink, RemediationSink
-from remediator.watchers.replica_sets import LonghornReplicaSetSink
+from remediator.watchers.replica_sets import LinstorReplicaSetSink, LonghornReplicaSetSink
 from remediator.watchers.statements import Statements
 from remediator.watchers.storage import CsiAddonsSink, StorageNodeSink, StorageVoices
 
@@ -209,10 +209,15 @@ class CustomWatches:
             (
                 "longhorn-replicas",
                 resources.LONGHORN_REPLICAS,
-                All(LonghornReplicaSink(view), LonghornReplicaSetSink(outlet)),
+                All(LonghornReplicaSink(view), LonghornReplicaSetSink(outlet, self._clock)),
             ),
             ("longhorn-engines", resources.LONGHORN_ENGINES, LonghornEngineSink(view)),
             ("longhorn-nodes", resources.LONGHORN_NODES, LonghornNodeSink(view)),
+            (
+                "linstor-resources",
+                resources.LINSTOR_RESOURCES,
+                LinstorReplicaSetSink(outlet, self._clock),
+            ),
             (
                 "portworx-nodes",
                 resources.STORAGE_NODES,

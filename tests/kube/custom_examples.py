@@ -25,6 +25,7 @@ KINDS = {
     "storagenodes": "StorageNode",
     "csiaddonsnodes": "CSIAddonsNode",
     "kubevirts": "KubeVirt",
+    "resources": "Resources",
 }
 
 
