@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from remediator.clock import Clock
-from remediator.engine import gates, safeguards
+from remediator.engine import gates, pacing, safeguards
 from remediator.engine.context import Context
 from remediator.engine.model import Subject
 
@@ -48,14 +48,14 @@ def state_of(context: Context, number: int) -> AdmissionState:
         gating = False
     if not gating:
         return AdmissionState(by=context.identity, epoch=context.epoch, number=number, gating=False)
-    starting = sorted(f"{vm.namespace}/{vm.name}" for vm in gates.booting(context))
+    starting = sorted(f"{vm.namespace}/{vm.name}" for vm in pacing.booting(context))
     return AdmissionState(
         by=context.identity,
         epoch=context.epoch,
         number=number,
         gating=True,
         storm=gates.held(context) > 0,
-        places=gates.places(context),
+        places=pacing.places(context),
         starting=frozenset(starting[:STARTING_MAX]),
         hints=_hints(context),
     )

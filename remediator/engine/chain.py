@@ -16,6 +16,7 @@ import msgspec
 
 from remediator.engine.inputs import Inputs
 from remediator.engine.model import Action, IncidentState, Outcome, Proof, Record, Subject, Verdict
+from remediator.engine.start_rate import Learned
 
 GENESIS = "0" * 64  # what the first record carries as ``prev``
 # Raised when an older version would misread a record; readers refuse what is newer than they know.
@@ -161,6 +162,7 @@ class Decision(Record, frozen=True, kw_only=True):
     retry_at: float | None = None  # when this will be tried or asked again
     order: Order | None = None  # on COMMAND: what was ordered
     inputs: Inputs | None = None  # what it was made from, where it weighs something
+    learned: Learned | None = None  # on PACED: what is known of how many may boot at once
     schema: int = SCHEMA
 
 

@@ -30,8 +30,10 @@ from remediator.engine.incidents import (
 from remediator.engine.inputs import Inputs
 from remediator.engine.inventory import Inventory, Key
 from remediator.engine.model import Action, Outcome, Proof, Subject, Ungate, Verdict
+from remediator.engine.pace import Pace
 from remediator.engine.rules import Policy, PolicySet
 from remediator.engine.settings import EngineSettings, FenceMethod
+from remediator.engine.start_rate import Learned
 from remediator.engine.state import EngineState, apply
 
 
@@ -77,6 +79,7 @@ class Context:
         self.boots: dict[Key, Boot] = {}  # (namespace, name) -> a VM on its way up; see boots.py
         self.gates_opened: dict[str, float] = {}  # uid -> when we opened it; until that is seen
         self.flights = Flights()  # migrations in flight, and since when each is in its phase
+        self.pace = Pace()  # what boots now, as this leader has seen it
         self.suspension_told = False  # it stands in the journal that nothing is convicted now
 
     def record(
@@ -104,6 +107,7 @@ class Context:
         retry_at: float | None = None,
         order: Order | None = None,
         inputs: Inputs | None = None,
+        learned: Learned | None = None,
     ) -> Decision:
         """Add one record: link it, apply it to the state, and ask for its append."""
         state = incident.state if incident is not None else None
@@ -140,6 +144,7 @@ class Context:
             retry_at=retry_at,
             order=order,
             inputs=inputs,
+            learned=learned,
         )
         return self.commit(decision)
 

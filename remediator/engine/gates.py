@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from remediator.engine import boots, pacing, recovery, safeguards
+from remediator.engine import boots, safeguards
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.incidents import BOOTING_STAGES, Incident
@@ -67,26 +67,9 @@ def waiting(context: Context) -> tuple[Gated, ...]:
 
 
 def go_on(context: Context) -> None:
-    """Open what must not wait, then as many gates as there are places."""
+    """Open what must not wait, and have ``pacing`` look at the rest."""
     attend(context)
-    if not context.inventory.synced or not context.enforce:
-        return
-    held = waiting(context)
-    if held:
-        for gated in held[: places(context)]:
-            _start(context, gated, "its turn has come: there is a place")
-
-
-def places(context: Context) -> int:
-    """Return how many launcher pods may start now besides those that boot already."""
-    busy = booting(context)
-    able = recovery._able_nodes(context)  # noqa: SLF001 - until pacing has it
-    return pacing.starts_allowed(busy, context.inventory, able, context.settings.pacing)
-
-
-def booting(context: Context) -> set[Subject]:
-    """Return the VMs that hold a place: restarted by us, let through a gate, or by themselves."""
-    return pacing.booting(context.state.incidents.values()) | boots.booting(context)
+    context.pace.due = True
 
 
 def held(context: Context) -> int:

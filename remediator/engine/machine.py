@@ -23,6 +23,7 @@ from remediator.engine import (
     gates,
     holds,
     maintenance,
+    pacing,
     pause_orders,
     policy_changes,
     proofs,
@@ -178,6 +179,8 @@ class Engine:
                     self._consider_all()
             case _:
                 assert_never(event)
+        if context.pace.due:
+            pacing.go_on(context)
         return context.effects
 
     def _signal(self, signal: Signal) -> None:
@@ -220,6 +223,8 @@ class Engine:
             self._claim_changed(facts)
         elif isinstance(facts, (VmFacts, VmiFacts, PodFacts)):
             self._vm_touched(facts)
+            if isinstance(facts, VmFacts) and facts != old:
+                pacing.look_for_loops(self._context, facts)
             if isinstance(facts, PodFacts):
                 gates.pod_seen(self._context, facts)
             elif isinstance(facts, VmiFacts):
@@ -287,6 +292,7 @@ class Engine:
             self._consider_all()
             self._vms.synced()
             gates.adopt(self._context)
+            pacing.look_for_loops(self._context)
 
     def _finished(self, outcome: Outcome) -> None:
         context = self._context

@@ -1,8 +1,11 @@
-"""Bringing the VMs of a proven dead node back, one launcher pod at a time, at a pace."""
+"""Bringing the VMs of a proven dead node back, one launcher pod at a time.
+
+Which of them is next, and when, ``pacing`` says.
+"""
 
 from __future__ import annotations
 
-from remediator.engine import fencing
+from remediator.engine import fencing, safeguards
 from remediator.engine.chain import DecisionKind, VmPlan
 from remediator.engine.context import Context
 from remediator.engine.incidents import (
@@ -25,8 +28,8 @@ from remediator.engine.model import (
     VmiFacts,
     Work,
 )
-from remediator.engine.pacing import booting, starts_allowed
 from remediator.engine.planner import Treatment, plan_vm, recoverable
+from remediator.engine.start_queue import retry_delay_s
 
 
 def follow(context: Context, incident: Incident) -> None:
@@ -38,25 +41,12 @@ def follow(context: Context, incident: Incident) -> None:
 
 
 def go_on(context: Context, incident: Incident) -> None:
-    """Start what the pace allows; end the incident when every VM has come to its end."""
-    waiting = [
-        progress
-        for progress in incident.vms.values()
-        if progress.stage is Stage.WAITING and _may_start(context, progress)
-    ]
-    for progress in waiting:
-        if progress.plan.treatment == Treatment.LEAVE_STOPPED:
-            _stop(context, incident, progress)  # boots nothing, so it needs no place
-    restarts = [each for each in waiting if each.plan.treatment != Treatment.LEAVE_STOPPED]
-    if restarts:
-        allowed = starts_allowed(
-            booting(context.state.incidents.values()),
-            context.inventory,
-            _able_nodes(context),
-            context.settings.pacing,
-        )
-        for progress in restarts[:allowed]:
-            _stop(context, incident, progress)
+    """Do what needs no place; end the incident when every VM has come to its end."""
+    context.pace.due = True
+    for progress in incident.vms.values():
+        stopped = progress.plan.treatment == Treatment.LEAVE_STOPPED
+        if stopped and progress.stage is Stage.WAITING and _may_start(context, progress):
+            _stop(context, incident, progress)  # boots nothing
     for progress in incident.vms.values():
         if _wants_start(progress) and _may_start(context, progress):
             _start_vm(context, incident, progress)
@@ -64,25 +54,51 @@ def go_on(context: Context, incident: Incident) -> None:
         _resolve(context, incident)
 
 
-def _able_nodes(context: Context) -> list[str]:
-    """Return the nodes that VMs may be sent to: schedulable KubeVirt nodes heard from lately."""
-    return [
-        node.name
-        for node in context.inventory.nodes.values()
-        if node.kubevirt
-        and not node.unschedulable
-        and node.name not in context.state.residues
-        and not context.evidence.overdue(node.name)
-    ]
+def waiting(context: Context, incident: Incident) -> list[tuple[VmProgress, PodFacts]]:
+    """Return the VMs that wait for their turn, each with the dead launcher pod that holds it.
+
+    None of an incident that a person has paused or cancelled, nor a VM that is paused itself.
+    """
+    found: list[tuple[VmProgress, PodFacts]] = []
+    if safeguards.held(context, incident):
+        return found
+    for progress in incident.vms.values():
+        if progress.stage is not Stage.WAITING or str(progress.plan.vm) in context.state.busy:
+            continue
+        if safeguards.paused(context, progress.plan.vm):
+            continue
+        if progress.plan.treatment != Treatment.LEAVE_STOPPED:
+            pods = _old_pods(context, incident, progress)
+            if pods:
+                found.append((progress, pods[0]))
+    return found
+
+
+def start(context: Context, incident_id: str, vm: Subject, why: str) -> bool:
+    """Start a VM whose turn has come: delete its dead pod. False where that is over by now."""
+    incident = context.state.incidents.get(incident_id)
+    progress = incident.vms.get(str(vm)) if incident is not None else None
+    if incident is None or progress is None or progress.stage is not Stage.WAITING:
+        return False
+    return _stop(context, incident, progress, why)
 
 
 def _may_start(context: Context, progress: VmProgress) -> bool:
     if str(progress.plan.vm) in context.state.busy:
         return False
+    if safeguards.paused(context, progress.plan.vm):
+        return False  # it, or its namespace: a pause of its host holds the whole incident
     if context.now < progress.retry_at:
         context.wake_at(progress.retry_at)
         return False
     return True
+
+
+def _not_ours(context: Context, progress: VmProgress) -> tuple[Stage, str] | None:
+    """Leave a VM that somebody has declared not to be ours, where nothing was begun yet."""
+    vm = progress.plan.vm
+    why = safeguards.ignored(context, vm) or safeguards.vm_hands_off(context, vm)
+    return (Stage.LEFT, f"left as it is: {why}") if why and not progress.started_at else None
 
 
 def _adopt_late_pods(context: Context, incident: Incident) -> None:
@@ -143,11 +159,16 @@ def _old_pods(context: Context, incident: Incident, progress: VmProgress) -> lis
 def _follow_one(context: Context, incident: Incident, progress: VmProgress) -> None:
     if progress.stage in DONE_STAGES or str(progress.plan.vm) in context.state.busy:
         return
-    stage, why = _observe(context, incident, progress)
+    stage, why = _not_ours(context, progress) or _observe(context, incident, progress)
     if stage is progress.stage or (progress.stage is Stage.STUCK and stage not in DONE_STAGES):
         return
     decision = context.record(
-        DecisionKind.PROGRESS, progress.plan.vm, why, incident=incident, stage=stage
+        DecisionKind.PROGRESS,
+        progress.plan.vm,
+        why,
+        incident=incident,
+        stage=stage,
+        retry_at=context.now + _next_try_s(context, progress) if stage is Stage.FAILED else None,
     )
     if stage is Stage.STUCK:
         context.notice(decision)
@@ -185,6 +206,10 @@ def _observe_moved(
 
 
 def _observe_new(context: Context, progress: VmProgress, vmi: VmiFacts) -> tuple[Stage, str]:
+    if vmi.phase == "Failed" and not _is_done_for(progress):
+        return _failed(context, progress)
+    if progress.stage is Stage.FAILED and vmi.phase != "Running" and _is_gated(context, progress):
+        return Stage.FAILED, "waits at our gate for its next try"
     if vmi.phase in ("Failed", "Succeeded"):
         return _timed(context, progress, Stage.STOPPED, "its new VMI has ended: KubeVirt goes on")
     if vmi.phase != "Running":
@@ -199,6 +224,29 @@ def _observe_new(context: Context, progress: VmProgress, vmi: VmiFacts) -> tuple
             return Stage.UP, f"up on {vmi.node}: running for {context.settings.pacing.settle_s:g} s"
         context.wake_at(settled_at)
     return _timed(context, progress, Stage.RUNNING, f"runs on {vmi.node}; its guest boots")
+
+
+def _is_done_for(progress: VmProgress) -> bool:
+    """Whether no more is told of a new VMI that failed: it was before, or nothing had started."""
+    return progress.stage in (Stage.FAILED, Stage.STUCK, Stage.WAITING)
+
+
+def _failed(context: Context, progress: VmProgress) -> tuple[Stage, str]:
+    pacing, failures = context.settings.pacing, progress.failures + 1
+    if failures >= pacing.retries:
+        return Stage.STUCK, f"its start failed {failures} times; still watched"
+    delay_s = _next_try_s(context, progress)
+    why = f"its new VMI has failed: its place is free, the next try is not before {delay_s:g} s"
+    return Stage.FAILED, why
+
+
+def _next_try_s(context: Context, progress: VmProgress) -> float:
+    pacing = context.settings.pacing
+    return retry_delay_s(progress.failures + 1, pacing.retry_after_s, pacing.retry_cap_s)
+
+
+def _is_gated(context: Context, progress: VmProgress) -> bool:
+    return any(pod.gated for pod in context.inventory.pods_of(progress.plan.vm))
 
 
 def _elsewhere(vmi: VmiFacts, plan: VmPlan, incident: Incident) -> bool:
@@ -242,12 +290,12 @@ def _held_up(context: Context, progress: VmProgress) -> str:
     return ""
 
 
-def _stop(context: Context, incident: Incident, progress: VmProgress) -> None:
-    """Delete the VM's old launcher pod, or note that there is none left to delete."""
+def _stop(context: Context, incident: Incident, progress: VmProgress, turn: str = "") -> bool:
+    """Delete the VM's old launcher pod; False where there is none left to delete."""
     pods = _old_pods(context, incident, progress)
     proof = incident.proof
     if not pods or proof is None:
-        return  # follow() notes it
+        return False  # follow() notes it
     work = ForceStop(
         node=incident.subject.name,
         node_uid=incident.node_uid,
@@ -260,7 +308,10 @@ def _stop(context: Context, incident: Incident, progress: VmProgress) -> None:
     why = progress.plan.why
     if progress.plan.treatment == Treatment.LEAVE_STOPPED:
         why = f"only its dead pod is removed; {why}"
+    elif turn:
+        why = f"{why}; {turn}"
     _start(context, incident, progress, "force-stop", work, why)
+    return True
 
 
 def _wants_start(progress: VmProgress) -> bool:

@@ -169,10 +169,33 @@ class RateSettings(Record, frozen=True, kw_only=True):
 
 
 class PacingSettings(Record, frozen=True, kw_only=True):
-    """A fixed pace for restarts."""
+    """How many VMs start at once, in which order. Durations in seconds; ``None``: no limit."""
 
-    starts_at_once_cluster: int = 10
+    rate: RateSettings = RateSettings()  # the limit that is found by watching how long boots take
+    # Fixed limits besides it, each for every one of its kind. 200: see RateSettings.ceiling.
+    starts_at_once_cluster: int = 200
+    starts_at_once_zone: int | None = None
+    starts_at_once_storage_class: int | None = None
     starts_at_once_node: int = 4  # Proxmox HA: max_workers 4 per node
+    starts_at_once_namespace: int | None = None
+    starts_per_minute_cluster: int | None = None
+    starts_per_minute_zone: int | None = None
+    starts_per_minute_storage_class: int | None = None
+    starts_per_minute_node: int | None = None
+    starts_per_minute_namespace: int | None = None
+    # Tiers that must be ready before anything less important starts, and for how long at most.
+    gate_tiers: tuple[str, ...] = ("highest",)
+    gate_timeout_s: float = 120.0
+    # When a VM counts as ready for those that wait for it, where its annotation does not say:
+    # "up" (guest agent, or running for settle_s), "running", "agent", "ready", or seconds running.
+    ready_when: str = "up"
+    dependency_timeout_s: float = 600.0  # for remediator.io/start-after
+    age_s: float = 600.0  # whoever waits so long counts as one tier higher
+    # A start that failed is tried again after this, doubled each time up to the cap; after so many
+    # a human is told, and it is tried at the cap's pace.
+    retry_after_s: float = 10.0
+    retry_cap_s: float = 300.0
+    retries: int = 5
     # A guest without an agent counts as booted this long after its VMI runs.
     settle_s: float = 30.0
     # A restart that is not up after this gives its place to another, and a human is told.
@@ -204,11 +227,11 @@ class EvacuationSettings(Record, frozen=True, kw_only=True):
     accepted_within_s: float = 45.0
     # A place in KubeVirt's own queue: as long as it lets any target pod be pending (15 min).
     queued_s: float = 900.0
-    # From a target pod to the first byte: a little more than KubeVirt's own 5 minutes for a pod that
-    # fits nowhere. Where a virt-handler hangs it would wait for ever (facts/lab.md section 4).
+    # From a target pod to the first byte: a little more than KubeVirt's own 5 minutes for a pod
+    # that fits nowhere. Where a virt-handler hangs it would wait for ever (facts/lab.md section 4).
     prepare_s: float = 330.0
-    # KubeVirt ends a copy by itself (150 s per GiB, or 150 s without progress): this is for the case
-    # that it does not.
+    # KubeVirt ends a copy by itself (150 s per GiB, or 150 s without progress): this is for the
+    # case that it does not.
     copy_s: float = 3600.0
     # For so long a VM that cannot be moved just now is waited for, before it counts as left.
     patience_s: float = 300.0

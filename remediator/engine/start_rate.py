@@ -92,7 +92,7 @@ class _Window(msgspec.Struct):
 
     took_s: list[float] = []
     boots: float = 0.0  # sum of how many read at once, on the average of each boot's time
-    failures: int = 0
+    failed: set[str] = set()
 
 
 class StartRate:
@@ -168,6 +168,10 @@ class StartRate:
         """What is known by now."""
         return Learned(limit=self._limit, phase=self._phase, base_s=self._base_s, sure=self._sure)
 
+    def tell(self, changed: Callable[[str], None]) -> None:
+        """Call ``changed`` after each change of the limit, from now on."""
+        self._changed = changed
+
     def waits(self, count: int) -> None:
         """Note how many more VMs wait: growing is bolder the more there are."""
         self._waiting = count
@@ -204,14 +208,18 @@ class StartRate:
     def failed(self, vm: str, at: float) -> None:
         """Note that its start failed, or took longer than it may."""
         self._pass(at)
-        if self._flying.pop(vm, None) is None:
+        flight = self._flying.pop(vm, None)
+        if flight is None or at <= flight.since_at:
             return
         window = self._window
-        window.failures += 1
-        ends = window.failures + len(window.took_s)
-        if window.failures >= 2 and window.failures > _FAILURES * ends:
+        if not self._belongs((self._area - flight.area) / (at - flight.since_at)):
+            return  # so few at once cannot have been too many: it has a trouble of its own
+        window.failed.add(vm)
+        failures = len(window.failed)
+        ends = failures + len(window.took_s)
+        if failures >= 2 and failures > _FAILURES * ends:
             self._phase = Phase.HOLDING
-            self._set(self._limit * _SHRINK, f"{window.failures} of {ends} starts failed")
+            self._set(self._limit * _SHRINK, f"{failures} of {ends} starts failed")
 
     def left(self, vm: str, at: float) -> None:
         """Forget a start of which no more is learned: its owner stopped it, nobody sees it boot."""

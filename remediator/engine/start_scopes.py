@@ -68,6 +68,19 @@ class Scopes:
             or (bound.per_minute is not None and minute >= bound.per_minute)
         )
 
+    def places(self) -> int:
+        """Return how many can start besides, whoever they are."""
+        booting, bound = self.at_once[_WHOLE_CLUSTER], self.limits.cluster
+        rest = [self.room]
+        if self.rate is not None:
+            rest.append(self.rate - booting)
+        if bound.at_once is not None:
+            rest.append(bound.at_once - booting)
+        if bound.per_minute is not None:
+            rest.append(bound.per_minute - self.minute[_WHOLE_CLUSTER])
+        least = min(rest)
+        return max(0, int(least)) if least < math.inf else 1 << 30
+
     def _bounded(
         self, namespace: str, storage: tuple[str, ...], zone: str, node: str
     ) -> tuple[tuple[str, Bound, Reason], ...]:

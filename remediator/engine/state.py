@@ -22,6 +22,7 @@ from remediator.engine.incidents import (
 )
 from remediator.engine.model import (
     Action,
+    CancelMigration,
     Cordon,
     Fence,
     ForceStop,
@@ -36,6 +37,7 @@ from remediator.engine.model import (
     Ungate,
     Verdict,
 )
+from remediator.engine.pace import PaceState, apply_pace
 from remediator.engine.standing import ApprovalRequest, Cancelled, Pause
 
 ORDERS_MAX = 256  # far more than people give while a message may still come twice
@@ -64,6 +66,7 @@ class EngineState(msgspec.Struct, kw_only=True):
     vm_incidents: dict[str, VmIncident] = {}
     vm_open_on: dict[str, str] = {}  # subject -> incident
     kept_off: set[str] = set()  # nodes that a person switched off, or saw to be off
+    pace: PaceState = msgspec.field(default_factory=PaceState)  # of starts
     gates: dict[str, GateTry] = {}  # uid of a pod -> the tries to open its gate that failed
     # The last orders of people, so that none is carried out twice: order_key -> (record, obeyed)
     orders: dict[str, tuple[int, bool]] = {}
@@ -97,6 +100,8 @@ def apply(state: EngineState, decision: Decision, head: Head) -> None:
         return
     if decision.kind is DecisionKind.COMMAND:
         _ordered(state, decision)
+    if decision.kind is DecisionKind.PACED:
+        apply_pace(state.pace, decision)
     if decision.kind is DecisionKind.PLANNED and decision.plan is not None:
         state.matched[decision.plan.policy] = decision.at
     standing.apply(state, decision)
@@ -209,6 +214,8 @@ def _anchor_times(state: EngineState, at: float) -> None:
             progress.started_at = at if progress.started_at else 0.0
     vm_state.anchor_times(state, at)
     state.gates.clear()
+    state.pace.loops.clear()
+    state.pace.passed.clear()
     for residue in state.residues.values():
         residue.retry_at = 0.0
     for node, fenced_at in state.fenced_at.items():
@@ -257,6 +264,11 @@ def _progress(incident: Incident, decision: Decision) -> None:
             raise InvariantError(f"record {decision.seq}: progress of {key}, which has no plan")
         progress = incident.vms[key] = VmProgress(plan=decision.vm)
     progress.stage, progress.since_at = Stage(decision.stage), decision.at
+    evacuation_state.went_back(progress, decision)
+    if decision.retry_at is not None:
+        progress.retry_at = decision.retry_at
+    if progress.stage is Stage.FAILED:
+        progress.failures, progress.started_at = progress.failures + 1, 0.0
     if progress.stage in (Stage.STOPPED, Stage.REQUESTED) and not progress.started_at:
         progress.started_at = decision.at  # somebody else stopped it
 
@@ -293,6 +305,7 @@ def _start(state: EngineState, decision: Decision, action: Action) -> None:
         state.gates.setdefault(work.pod_uid, GateTry()).attempts = action.attempt
     if isinstance(work, (Uncordon, PowerOn, Ungate)):
         return
+    evacuation_state.owe(state.residues, action)
     if incident is None:
         return
     if isinstance(work, evacuation_state.MOVES):
@@ -319,6 +332,8 @@ def _finish(state: EngineState, decision: Decision, action: Action, outcome: Out
     if isinstance(work, Fence) and work.forced and not done and work.node in state.residues:
         # It lives on as far as is known: what was begun is taken back while it does.
         state.residues[work.node].by_hand_boot_id = ""
+    if isinstance(work, CancelMigration):
+        evacuation_state.called_back(state.residues, action, retry_at, done=done)
     incident = state.incidents.get(action.incident)
     if isinstance(work, Fence) and not work.forced and done and outcome.proof is not None:
         state.fenced_at[work.node] = outcome.finished_at

@@ -305,7 +305,7 @@ def test_a_proof_that_turns_out_wrong_stops_the_recovery(cluster):
     assert cluster.actions == []
     assert cluster.incident("n1").state is IncidentState.ESCALATED
     assert any("the proof was wrong" in notice for notice in cluster.notices)
-    assert booting(cluster.engine.state.incidents.values()) == set(), "it holds no places any more"
+    assert booting(cluster.engine.context) == set(), "it holds no places any more"
 
 
 def test_a_new_leader_repeats_an_action_whose_outcome_was_never_recorded(cluster):
