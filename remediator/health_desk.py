@@ -21,7 +21,16 @@ from remediator.bus.connection import BusConnection
 from remediator.bus.protocols import BusUnavailableError, NobodyAnswersError
 from remediator.bus.queries import Answerer
 from remediator.clock import Clock
-from remediator.engine import budget_view, evacuation_view, health_view, node_view, vm_view
+from remediator.engine import (
+    budget_view,
+    evacuation_view,
+    health_view,
+    node_view,
+    policy_view,
+    vm_view,
+)
+from remediator.engine.machine import Engine
+from remediator.engine.model import Verdict, vm_subject
 from remediator.engine.views import ClusterView, NoSuch, Surroundings, WatchLine
 from remediator.health_query import HealthAnswer, HealthQuery, ask_leader, decode_query, encode
 from remediator.leader import Term
@@ -126,11 +135,15 @@ class HealthDesk:
     async def _make(self, query: HealthQuery) -> HealthAnswer:
         if query.view == "cluster":
             return await self._cluster(query.zone)
+        if query.verdict and query.verdict not in set(Verdict):
+            return HealthAnswer(status=400, detail=f"there is no verdict {query.verdict!r}")
         engine, around = self._replica.engine, surroundings(self._replica, self._clock.now())
         if query.view == "budgets":
             return _answer(budget_view.view(engine.context, around.at))
         if query.view == "drain":
             return _answer(evacuation_view.preview(engine.context, around, query.name))
+        if query.view == "policies":
+            return _answer(_policies(engine, around, query))
         if query.view == "node":
             return _answer(node_view.view(engine.context, engine.vms, around, query.name))
         return _answer(
@@ -157,6 +170,16 @@ class HealthDesk:
             engine.context, engine.vms, surroundings(self._replica, self._clock.now()), zone=zone
         )
         return await _by_slices(work)
+
+
+def _policies(
+    engine: Engine, around: Surroundings, query: HealthQuery
+) -> policy_view.PolicyView | NoSuch:
+    assumed = Verdict(query.verdict) if query.verdict else None
+    if not query.namespace:
+        return policy_view.node_view(engine.context, around, query.name, assumed)
+    subject = vm_subject(query.namespace, query.name)
+    return policy_view.vm_view(engine.context, engine.vms, around, subject, assumed)
 
 
 def surroundings(replica: Replica, now: float) -> Surroundings:

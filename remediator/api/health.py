@@ -16,6 +16,8 @@ def add_health_routes(app: web.Application, reader: HealthReader) -> None:
     app.router.add_get("/api/v1/health/nodes/{name}/drain", routes.drain)
     app.router.add_get("/api/v1/budgets", routes.budgets)
     app.router.add_get("/api/v1/health/vms/{namespace}/{name}", routes.vm)
+    app.router.add_get("/api/v1/policies/nodes/{name}", routes.policies)
+    app.router.add_get("/api/v1/policies/vms/{namespace}/{name}", routes.policies)
 
 
 class _Routes:
@@ -44,6 +46,21 @@ class _Routes:
         """Return all limits, who uses them, and what they withhold now."""
         _check(request)
         return await self._answer(HealthQuery(view="budgets"))
+
+    async def policies(self, request: web.Request) -> web.Response:
+        """Return what each policy says of a node or VM now; ``verdict`` assumes another one."""
+        verdicts = request.query.getall("verdict", [""])
+        _check(request, known=("verdict",))
+        if len(verdicts) > 1:
+            raise ProblemError(400, "verdict is given twice")
+        found = request.match_info
+        query = HealthQuery(
+            view="policies",
+            namespace=found.get("namespace", ""),
+            name=found["name"],
+            verdict=verdicts[0],
+        )
+        return await self._answer(query)
 
     async def vm(self, request: web.Request) -> web.Response:
         """Return all that is known of one VM."""

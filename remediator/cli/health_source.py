@@ -85,6 +85,10 @@ class HttpHealth:
 def _path(query: HealthQuery) -> str:
     if query.view == "budgets":
         return "/api/v1/budgets"
+    if query.view == "policies":
+        about = ("vms", query.namespace) if query.namespace else ("nodes",)
+        whom = "/".join(quote(part, safe="") for part in (*about, query.name))
+        return f"/api/v1/policies/{whom}"
     parts = {
         "cluster": (),
         "node": ("nodes", query.name),
@@ -95,4 +99,5 @@ def _path(query: HealthQuery) -> str:
 
 
 def _params(query: HealthQuery) -> dict[str, str]:
-    return {"zone": query.zone} if query.zone else {}
+    given = {"zone": query.zone, "verdict": query.verdict}
+    return {name: value for name, value in given.items() if value}
