@@ -43,6 +43,17 @@ class GuestFaults(NetworkFaults):
         self._domain(vm).hang()
         return self._note("guest-hang", vm)
 
+    def guest_freezes(self, vm: str) -> FaultEntry:
+        """Freeze a guest whose agent's channel goes with it; it has a readiness probe only.
+
+        It obeys no soft reboot, and no power button.
+        """
+        domain = self._domain(vm)
+        domain.hung = True
+        domain.failing.add("readiness")
+        domain.set_agent(silent=True)
+        return self._note("guest-freezes", vm)
+
     def agent_lost(self, vm: str) -> FaultEntry:
         """Let the guest agent fall silent; the guest works on."""
         self._domain(vm).set_agent(silent=True)
