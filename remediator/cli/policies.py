@@ -76,9 +76,9 @@ def _count(items: list[str], what: str) -> str:
 
 def _unfenceable(reading: Reading, directory: Path) -> list[str]:
     """Return the steps that these fence configurations can never allow."""
+    from remediator.actions.fence.drivers import NoClusterError  # noqa: PLC0415 - the same
     from remediator.cli.entry import run_async  # noqa: PLC0415 - not needed for --help
     from remediator.documents import DocumentError  # noqa: PLC0415 - the same
-    from remediator.kube.client import NoClusterError  # noqa: PLC0415 - the same
     from remediator.policy.findings import Surroundings, findings_in  # noqa: PLC0415 - the same
     from remediator.typed_tree import dotted  # noqa: PLC0415 - the same
 
