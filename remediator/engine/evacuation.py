@@ -26,6 +26,7 @@ from remediator.engine.incidents import DONE_STAGES, Incident, Stage, Trigger
 from remediator.engine.inputs import Inputs
 from remediator.engine.model import (
     Action,
+    FactKind,
     IncidentState,
     Migrate,
     NodeFacts,
@@ -96,6 +97,8 @@ def begin(
 
 def consider(context: Context, incident: Incident, node: NodeFacts, row: Row) -> None:
     """Bring an evacuation up to date with what is known now."""
+    if FactKind.MIGRATION not in context.inventory.synced_kinds:
+        return  # a new leader does not know yet what is in flight
     evacuation_course.follow(context, incident, node)
     plan = incident.plan
     if row.verdict is Verdict.UNKNOWN or plan is None:

@@ -7,7 +7,7 @@ from remediator.engine.chain import GuardRow
 from remediator.engine.context import Context
 from remediator.engine.guard_answers import Answer
 from remediator.engine.incidents import Incident
-from remediator.engine.model import IncidentState, Record
+from remediator.engine.model import FactKind, IncidentState, Record
 
 # About powering a host off, or about what that would win: a node that lives on may be emptied
 # though it runs etcd, and cordoned though it is empty.
@@ -39,6 +39,9 @@ def adapt(context: Context, incident: Incident, rows: tuple[GuardRow, ...]) -> t
         for other in context.state.incidents.values()
         if other.state is IncidentState.EVACUATING and other.id != incident.id
     ]
+    if FactKind.MIGRATION not in context.inventory.synced_kinds:
+        why = "the live migrations are not all listed yet: how many are in flight is not known"
+        kept = (*kept, GuardRow(guard="inventory", answer=guard_answers.WAIT, why=why))
     seen = NodesAtOnceSeen(
         limit=context.settings.evacuation.nodes_at_once,
         running=guard_answers.named(running),
