@@ -30,6 +30,7 @@ from remediator.probe_settings import ProbeSettings, ProbeSettingsError
 from remediator.probe_settings import check_settings as check_probe_settings
 from remediator.signals.sources import SignalSettings, SignalSettingsError
 from remediator.signals.sources import check_settings as check_signal_settings
+from remediator.storage_settings import StorageApiSettings
 from remediator.typed_tree import Problem, convert
 
 Mode = Literal["observe", "enforce"]
@@ -44,6 +45,9 @@ _SERVICE_LINK = re.compile(
     r"(?!.*__)REMEDIATOR_(?:[A-Z0-9_]+_)?(?:SERVICE_(?:HOST|PORT)(?:_[A-Z0-9_]+)?"
     r"|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
 )
+
+
+_STORAGE_PERIOD_MIN_S = 10.0
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +117,7 @@ class Settings(Section, frozen=True, kw_only=True):
     engine: EngineSettings = EngineSettings()
     election: ElectionSection = ElectionSection()
     fence: FenceSettings = FenceSettings()
+    storage: StorageApiSettings = StorageApiSettings()
     probes: ProbeSettings = ProbeSettings()
     signals: SignalSettings = SignalSettings()
     admission: AdmissionSettings = AdmissionSettings()
@@ -184,6 +189,13 @@ def _check(settings: Settings) -> Iterator[Problem]:
     for at, name in enumerate(names):
         if name in names[:at]:
             yield Problem(("fence", "devices", at, "name"), f"the name {name!r} is used twice")
+    for name in ("portworx_url", "mayastor_url"):
+        url: str = getattr(settings.storage, name)
+        if url and not url.startswith(("http://", "https://")):
+            yield Problem(("storage", name), f"{url!r} does not begin with http:// or https://")
+    if settings.storage.period_s < _STORAGE_PERIOD_MIN_S:
+        least = f"less than {_STORAGE_PERIOD_MIN_S:g} s would only load the storage's API"
+        yield Problem(("storage", "period_s"), least)
     yield from _check_probes(settings.probes)
     yield from _check_nats(settings.nats)
     yield from _check_signals(settings)

@@ -65,6 +65,7 @@ from remediator.policy.loader import load_directory
 from remediator.probes.socket_dial import SocketDial
 from remediator.process import Endings, raise_file_limit
 from remediator.replica import Doors, Replica, ReplicaSettings
+from remediator.watchers.inventory import WatcherSettings
 
 log = structlog.get_logger(__name__)
 
@@ -219,6 +220,7 @@ def _replica_settings(settings: Settings, policies: Sequence[Policy]) -> Replica
         ),
         signals=settings.signals,
         admission=settings.admission,
+        watchers=WatcherSettings(storage=settings.storage),
     )
 
 

@@ -21,7 +21,7 @@ class HttpResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpError(Exception):
-    """No answer: refused, reset, timed out, TLS or name failure, or an answer over 1 MiB."""
+    """No answer: refused, reset, timed out, TLS or name failure, or an answer past the limit."""
 
 
 class HttpClient(Protocol):
@@ -45,9 +45,19 @@ class HttpClient(Protocol):
 
 
 class AiohttpClient:
-    """The real one. ``verify_tls=False`` is for BMCs with self-signed certificates."""
+    """The real one. ``verify_tls=False`` is for BMCs with self-signed certificates.
 
-    def __init__(self, *, verify_tls: bool = True, ca_file: str | None = None) -> None:
+    An answer of more than ``body_limit`` bytes is a fault.
+    """
+
+    def __init__(
+        self,
+        *,
+        verify_tls: bool = True,
+        ca_file: str | None = None,
+        body_limit: int = _BODY_LIMIT,
+    ) -> None:
+        self._body_limit = body_limit
         self._verify_tls = verify_tls
         self._ca_file = ca_file
         self._session: aiohttp.ClientSession | None = None
@@ -79,12 +89,15 @@ class AiohttpClient:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as answer:
-                content = await answer.content.read(_BODY_LIMIT + 1)
+                limit = self._body_limit
+                content = await answer.content.read(limit + 1)
                 # content.read may return early; go on until the end or the limit.
-                while len(content) <= _BODY_LIMIT and not answer.content.at_eof():
-                    content += await answer.content.read(_BODY_LIMIT + 1 - len(content))
-                if len(content) > _BODY_LIMIT:
-                    raise HttpError(f"{method} {url}: the answer is larger than 1 MiB")
+                while len(content) <= limit and not answer.content.at_eof():
+                    content += await answer.content.read(limit + 1 - len(content))
+                if len(content) > limit:
+                    raise HttpError(
+                        f"{method} {url}: the answer is larger than {limit / 2**20:g} MiB"
+                    )
                 return HttpResponse(
                     status=answer.status,
                     headers={name.lower(): value for name, value in answer.headers.items()},

@@ -245,3 +245,14 @@ def test_where_sources_must_be_known_our_own_vantage_points_must_be_among_them(f
         "signals: {require_known: true}\nprobes: {enabled: false}\n",
     ):
         assert load(file(text), environ=HOME).signals.require_known
+
+
+def test_addresses_of_storage_apis_are_checked(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("storage:\n  portworx_url: px:9001\n  period_s: 1\n")
+    with pytest.raises(ConfigError) as refused:
+        load(file, environ={})
+    assert [(each.line, str(each)) for each in refused.value.problems] == [
+        (2, f"{file}:2:3: storage.portworx_url: 'px:9001' does not begin with http:// or https://"),
+        (3, f"{file}:3:3: storage.period_s: less than 10 s would only load the storage's API"),
+    ]

@@ -33,6 +33,7 @@ from remediator.kube.objects import (
 )
 from remediator.kube.reflector import Key, Reflector, ReflectorSettings
 from remediator.kube.transport import Transport
+from remediator.storage_settings import StorageApiSettings
 from remediator.watchers.canary import PERIOD_S, ProgressCanary
 from remediator.watchers.customs import All, CustomWatches, Speaker
 from remediator.watchers.facts import FactsSink, InstanceSink, NodeClaimSink
@@ -47,6 +48,7 @@ from remediator.watchers.narrow import (
 from remediator.watchers.node_use import NodeUseWatch
 from remediator.watchers.nodes import NodeSink
 from remediator.watchers.outlet import Outlet
+from remediator.watchers.replica_apis import ReplicaPolls, apis_of
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +77,7 @@ class WatcherSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     lease_inactivity_timeout_s: float = 10.0
     canary: bool = True
     canary_period_s: float = PERIOD_S
+    storage: StorageApiSettings = StorageApiSettings()
 
 
 class WatchHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,6 +192,13 @@ class InventoryWatchers:
             "attachments", VOLUME_ATTACHMENTS, self._facts(FactKind.ATTACHMENT, attachment_facts)
         )
         self._node_use = NodeUseWatch(transport, self._outlet, identity=identity)
+        self._replicas = ReplicaPolls(
+            apis_of(settings.storage),
+            self._outlet,
+            clock,
+            identity=identity,
+            period_s=settings.storage.period_s,
+        )
         self._watches.update(self._guests().watches)
         self._watches.update(self._customs.watches)
 
@@ -211,6 +221,7 @@ class InventoryWatchers:
                 tasks.create_task(self._customs.discovery.run(), name="watch-discovery")
                 tasks.create_task(self._speak(), name="watch-offers")
                 tasks.create_task(self._node_use.run(), name="watch-node-use")
+                tasks.create_task(self._replicas.run(), name="watch-replicas")
                 if self._canary is not None:
                     tasks.create_task(self._canary.run(), name="watch-canary")
         finally:
@@ -224,12 +235,14 @@ class InventoryWatchers:
         if self._canary is not None:
             self._canary.activate()
         self._node_use.lead()
+        self._replicas.lead()
         self.republish()
 
     def follow(self) -> None:
         """Stop publishing and go on watching."""
         self._outlet.is_open = False
         self._node_use.follow()
+        self._replicas.follow()
         if self._canary is not None:
             self._canary.deactivate()
         self._nodes.close()
@@ -309,6 +322,7 @@ class InventoryWatchers:
                     break
             else:
                 self._node_use.again()
+                self._replicas.again()
                 if settled:
                     self._outlet.synced(FactKind.HANDS_OFF)
                 log.info(
