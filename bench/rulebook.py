@@ -42,9 +42,9 @@ class UnavailableError(Exception):
 class Ran(NamedTuple):
     """What its rule engine alone did, and how long the whole program took."""
 
-    engine_s: float
+    engine_s: float  # of the processor
     chosen: list[str]
-    whole_s: float
+    whole_s: float  # by the clock
 
 
 def run(rules: list[dict[str, Any]], events: list[dict[str, Any]], directory: Path) -> Ran:

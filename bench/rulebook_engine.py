@@ -1,8 +1,8 @@
 """Runs in ansible-rulebook's own venv: its rule engine alone, on rules and events from files.
 
-Arguments: the rulebook and the events, as JSON. Prints one JSON object: seconds for all events,
-and per event the rule that fired ("" for none). The first round warms Java's compiler up and is
-not timed.
+Arguments: the rulebook and the events, as JSON. Prints one JSON object: processor seconds for all
+events, Java's threads in this process included, and per event the rule that fired ("" for none).
+The first round warms Java's compiler up and is not timed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ async def main(rulebook: Any, events: list[Any]) -> None:
     seconds = 0.0
     for _ in range(2):
         chosen = []
-        began = time.perf_counter()
+        began = time.process_time()
         for event in events:
             engine.assert_event(json.dumps(event))
             fired = ""
             while not queue.empty():
                 fired = fired or queue.get_nowait().rule
             chosen.append(fired)
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
     print(json.dumps({"seconds": seconds, "chosen": chosen}), flush=True)
 
 

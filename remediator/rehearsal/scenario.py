@@ -36,9 +36,11 @@ class ClusterSize(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int = 12
     zones: int = 3
     vms: int = 60
-    control_plane: int = 0  # further nodes that run no VMs
-    boot_s: float = 120.0  # of a host, from power on to its kubelet
-    api_latency_s: float = 0.01
+    # Further nodes that run no VMs.
+    control_plane: int = msgspec.field(name="controlPlane", default=0)
+    # Of a host, from power on to its kubelet.
+    boot_s: float = msgspec.field(name="boot", default=120.0)
+    api_latency_s: float = msgspec.field(name="apiLatency", default=0.01)
 
     def spec(self, seed: int) -> ClusterSpec:
         """Return it as the simulation takes it. Raises ScenarioError."""
