@@ -42,6 +42,7 @@ test: $(STAMP)
 
 soak: $(STAMP)
 	SEEDS=$(SEEDS) $(BIN)/pytest tests/simulation -n $(WORKERS) --timeout=0
+	FUZZ_POLICIES=100000 $(BIN)/pytest tests/policy/test_fuzz.py -n $(WORKERS) --timeout=0
 	HYPOTHESIS_PROFILE=explore $(BIN)/pytest tests/engine tests/policy tests/signals -n $(WORKERS)
 
 bench: $(STAMP)
