@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import admission
 import bus
 import cold_sync
 import decode
@@ -44,6 +45,7 @@ class Size:
         self.seconds = 3.0 if quick else 20.0
         self.probed_s = 3.0 if quick else 60.0
         self.fenced = 3 if quick else 50
+        self.admitted_s = 2.0 if quick else 30.0
         self.deaths = 1 if quick else 10
         self.questions = 500 if quick else 20_000
         self.rulebook_events = 500 if quick else 20_000
@@ -113,6 +115,10 @@ def _probes(size: Size, directory: Path) -> list[Row]:
     return asyncio.run(probes.measure(directory, load))
 
 
+def _admission(size: Size, directory: Path) -> list[Row]:
+    return asyncio.run(admission.measure(directory, size.admitted_s))
+
+
 def _fence(size: Size, directory: Path) -> list[Row]:
     load = fence.Load(nodes=size.fenced, at_once=20, emulated=min(10, size.fenced))
     return asyncio.run(fence.measure(directory, load))
@@ -133,6 +139,7 @@ _PARTS = {
     "intake": _intake,
     "end-to-end": _end_to_end,
     "probes": _probes,
+    "admission": _admission,
     "fence": _fence,
     "sync": _sync,
     "sync-disks": _sync_disks,
