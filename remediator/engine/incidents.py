@@ -203,6 +203,7 @@ class VmIncident(msgspec.Struct, kw_only=True):
     verdict_at: float
     row: str
     agent: bool = False  # its guest agent has answered: it is well only once that answers again
+    heard_uid: str = ""  # the VMI in which it did
     plan: Plan | None = None
     step: int = 0  # index into plan.steps
     attempts: dict[str, int] = {}  # step -> tries begun since the plan was begun

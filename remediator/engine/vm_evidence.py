@@ -36,6 +36,8 @@ class VmEvidence:
         self._began: dict[Key, tuple[str, float]] = {}  # VMI uid, and when it began to run
         self._boots: deque[tuple[float, Key]] = deque()  # the same, in order of time
         self.began_s = 0.0  # when all was first known: what ran by then began some time before
+        # VMI uids whose agent an earlier leader has heard: this process may not have.
+        self.heard: dict[Key, str] = {}
 
     # --- taking in -------------------------------------------------------------------------------
 
@@ -96,6 +98,7 @@ class VmEvidence:
         """Forget a VM of which no object is left."""
         self._memory.pop(key, None)
         self._began.pop(key, None)
+        self.heard.pop(key, None)
 
     def tidy(self, key: Key, proven_s: float) -> None:
         """Forget what no longer says anything of a VM that is well."""
@@ -149,7 +152,7 @@ class VmEvidence:
         if vmi is not None and phase == "running" and paused == "no":
             still = migration in ("none", "queued")
             if still and not self._excuse(key, vmi, proven_s):
-                agent = vm_values.agent(vmi)
+                agent = self._agent(key, vmi)
                 probes = vm_values.probes(vmi, memory, proven_s)
         return VmValues(
             wanted=vm_values.wanted(vm, vmi),
@@ -202,9 +205,14 @@ class VmEvidence:
         vmi, memory = self._inventory.vmis.get(key), self._memory.get(key, NOTHING)
         if vmi is None or vmi.phase != "Running":
             return 0.0
-        if vm_values.agent(vmi) != "lost" and not memory.complaints(*vm_values.PROBES):
+        if self._agent(key, vmi) != "lost" and not memory.complaints(*vm_values.PROBES):
             return 0.0
         return max(0.0, self._boot_left_s(key, vmi, proven_s))
+
+    def _agent(self, key: Key, vmi: VmiFacts) -> str:
+        """Say what the guest agent is: lost, too, where only the leader before had heard it."""
+        agent = vm_values.agent(vmi)
+        return "lost" if agent == "unknown" and self.heard.get(key) == vmi.uid else agent
 
     def _excuse(self, key: Key, vmi: VmiFacts, proven_s: float) -> str:
         """Return why a silent guest would be nothing to wonder at, or ""."""

@@ -76,6 +76,7 @@ def _open(state: EngineState, decision: Decision) -> None:
         verdict_at=decision.at,
         row=decision.row,
         agent=_agent_heard(decision),
+        heard_uid=decision.uid if _agent_heard(decision) else "",
     )
     state.vm_incidents[decision.incident] = incident
     state.vm_open_on[str(decision.subject)] = decision.incident
@@ -90,7 +91,8 @@ def _verdict(incident: VmIncident, decision: Decision) -> None:
     incident.verdict, incident.verdict_at = decision.verdict, decision.at
     incident.row = decision.row
     incident.vmi_uid = decision.uid or incident.vmi_uid
-    incident.agent = incident.agent or _agent_heard(decision)
+    if _agent_heard(decision):
+        incident.agent, incident.heard_uid = True, incident.vmi_uid
 
 
 def _agent_heard(decision: Decision) -> bool:

@@ -59,6 +59,8 @@ class VmWatch:
         self._inherited = frozenset(open_now)
         for incident in open_now.values():
             self._cases.of(_key(incident.subject))
+            if incident.heard_uid:
+                self._evidence.heard[_key(incident.subject)] = incident.heard_uid
 
     def synced(self) -> None:
         """Look at all that looked bad while the inventory was not complete."""

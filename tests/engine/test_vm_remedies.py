@@ -599,3 +599,20 @@ def test_the_view_says_when_a_plan_that_is_through_begins_anew(world_of):
     world.cluster.until(lambda: world.incident().state is IncidentState.ESCALATED)
     plan, (what,) = due_of(world)
     assert (plan, what) == ("of-vms: [soft-reboot]", "soft-reboot is tried")
+
+
+def test_an_agent_that_only_the_leader_before_has_heard_is_missed_by_the_next(world):
+    world.add()
+    world.vmi(agent_connected=False)
+    world.cluster.run(200)
+    assert world.incident().state is IncidentState.SUSPECTED
+    heir = world.cluster.reborn()
+    heir.lead(sync=False)
+    # A replica that starts now sees a VMI without the condition, as of one that has no agent.
+    world.vmis["db"] = msgspec.structs.replace(world.vmis["db"], agent_known=False)
+    for table in (world.vms, world.vmis, world.pods):
+        for facts in table.values():
+            heir.handle(ObjectSeen(facts=facts))
+    heir.sync()
+    world.cluster = heir
+    await_action(world, SoftReboot, limit_s=1000)
