@@ -26,6 +26,7 @@ from remediator.engine import (
     evacuation_view,
     health_view,
     node_view,
+    pacing_view,
     policy_view,
     vm_view,
 )
@@ -104,9 +105,11 @@ class HealthDesk:
                     nodes.update(zone.verdicts)
                 metrics.verdicts(nodes, view.vm_verdicts, view.suspicion)
                 metrics.own_health(view.own.multiplier, suspended=view.own.suspended)
+                metrics.pace(*pacing_view.counts(self._replica.engine.context))
             else:  # a follower judges nobody
                 metrics.verdicts({}, {}, 0.0)
                 metrics.own_health(1, suspended=False)
+                metrics.pace(0, 0, {}, {})
             await asyncio.sleep(COUNT_EVERY_S)
 
     async def _counted(self) -> ClusterView | NoSuch | None:
@@ -140,6 +143,8 @@ class HealthDesk:
         engine, around = self._replica.engine, surroundings(self._replica, self._clock.now())
         if query.view == "budgets":
             return _answer(budget_view.view(engine.context, around.at))
+        if query.view == "pacing":
+            return _answer(pacing_view.view(engine.context, engine.context.now))
         if query.view == "drain":
             return _answer(evacuation_view.preview(engine.context, around, query.name))
         if query.view == "policies":

@@ -15,7 +15,7 @@ TIMEOUT_S = 5.0  # a view of 5,000 nodes and 50,000 VMs takes a good second on a
 class HealthQuery(msgspec.Struct, frozen=True, kw_only=True):
     """One question."""
 
-    view: Literal["cluster", "node", "vm", "budgets", "drain", "policies"]
+    view: Literal["cluster", "node", "vm", "budgets", "drain", "policies", "pacing"]
     zone: str = ""  # of the cluster: only this zone
     name: str = ""
     namespace: str = ""  # of "policies": set where the question is about a VM

@@ -23,6 +23,8 @@ from prometheus_client import (
 
 from remediator.engine.chain import Decision, DecisionKind
 from remediator.engine.model import IncidentState, OutcomeStatus, Plane, Reading, Verdict
+from remediator.engine.start_words import Reason
+from remediator.engine.tiers import TIERS
 from remediator.engine.views import STOPPED
 from remediator.engine.vm_verdicts import TABLE as VM_TABLE
 from remediator.fence_metrics import DeviceSeries, FenceDeviceCollector, check_histogram
@@ -197,6 +199,30 @@ class Metrics:
             "The highest suspicion (phi) of any node's lease, as this leader sees it.",
             registry=registry,
         )
+        self._starts_limit = Gauge(
+            "remediator_starts_limit",
+            "How many VMs may be on their way or boot at once, as this leader has found.",
+            registry=registry,
+        )
+        self._starts_booting = Gauge(
+            "remediator_starts_booting",
+            "VMs that hold a place now: on their way, or booting.",
+            registry=registry,
+        )
+        waits = Gauge(
+            "remediator_starts_waiting",
+            "VMs that wait for their start, by what they wait for.",
+            ["reason"],
+            registry=registry,
+        )
+        self._starts_waiting = {each.value: waits.labels(each.value) for each in Reason}
+        by_tier = Gauge(
+            "remediator_starts_waiting_tier",
+            "VMs that wait for their start, by tier; other: a number without a name.",
+            ["tier"],
+            registry=registry,
+        )
+        self._starts_tiers = {name: by_tier.labels(name) for name in (*TIERS, "other")}
         nodes = Gauge(
             "remediator_nodes",
             "Nodes by verdict, as this leader sees them.",
@@ -381,6 +407,20 @@ class Metrics:
         for verdict, child in self._vms.items():
             child.set(vms.get(verdict, 0))
         self._suspicion.set(suspicion)
+
+    def pace(
+        self, limit: int, booting: int, by_reason: Mapping[str, int], by_tier: Mapping[str, int]
+    ) -> None:
+        """Set the pace of starts; reasons and tiers not named become 0."""
+        self._starts_limit.set(limit)
+        self._starts_booting.set(booting)
+        for reason, child in self._starts_waiting.items():
+            child.set(by_reason.get(reason, 0))
+        for tier, child in self._starts_tiers.items():
+            if tier != "other":
+                child.set(by_tier.get(tier, 0))
+        unnamed = sum(count for tier, count in by_tier.items() if tier not in TIERS)
+        self._starts_tiers["other"].set(unnamed)
 
     def admission(self, outcome: str) -> None:
         """Count one admission review."""

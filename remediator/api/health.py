@@ -15,6 +15,7 @@ def add_health_routes(app: web.Application, reader: HealthReader) -> None:
     app.router.add_get("/api/v1/health/nodes/{name}", routes.node)
     app.router.add_get("/api/v1/health/nodes/{name}/drain", routes.drain)
     app.router.add_get("/api/v1/budgets", routes.budgets)
+    app.router.add_get("/api/v1/pacing", routes.pacing)
     app.router.add_get("/api/v1/health/vms/{namespace}/{name}", routes.vm)
     app.router.add_get("/api/v1/policies/nodes/{name}", routes.policies)
     app.router.add_get("/api/v1/policies/vms/{namespace}/{name}", routes.policies)
@@ -46,6 +47,11 @@ class _Routes:
         """Return all limits, who uses them, and what they withhold now."""
         _check(request)
         return await self._answer(HealthQuery(view="budgets"))
+
+    async def pacing(self, request: web.Request) -> web.Response:
+        """Return what waits for its start, what boots, why, and when each VM will be back."""
+        _check(request)
+        return await self._answer(HealthQuery(view="pacing"))
 
     async def policies(self, request: web.Request) -> web.Response:
         """Return what each policy says of a node or VM now; ``verdict`` assumes another one."""

@@ -26,6 +26,7 @@ _COMMANDS = {
     "health": ("remediator.cli.health", "health"),
     "decisions": ("remediator.cli.decisions", "decisions"),
     "budgets": ("remediator.cli.budgets", "budgets"),
+    "pacing": ("remediator.cli.pacing", "pacing"),
     "pause": ("remediator.cli.orders", "pause"),
     "resume": ("remediator.cli.orders", "resume"),
     "approve": ("remediator.cli.orders", "approve"),

@@ -85,6 +85,8 @@ class HttpHealth:
 def _path(query: HealthQuery) -> str:
     if query.view == "budgets":
         return "/api/v1/budgets"
+    if query.view == "pacing":
+        return "/api/v1/pacing"
     if query.view == "policies":
         about = ("vms", query.namespace) if query.namespace else ("nodes",)
         whom = "/".join(quote(part, safe="") for part in (*about, query.name))
