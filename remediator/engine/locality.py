@@ -15,7 +15,7 @@ import enum
 
 from remediator.engine.inventory import Inventory
 from remediator.engine.model import ClaimFacts, Record, VolumeFacts
-from remediator.engine.pod_rules import NodeTerm
+from remediator.engine.pod_rules import HOSTNAME, NodeTerm, Requirement
 
 # CSI driver -> the storage under whose name ReplicaSetFacts tell of its volumes.
 REPLICATED: dict[str, str] = {
@@ -25,8 +25,9 @@ REPLICATED: dict[str, str] = {
     "portworx_volume": "portworx",  # built into Kubernetes, before CSI
     "io.openebs.csi-mayastor": "mayastor",
 }
-_EVERYWHERE_DRIVERS = ("rbd.csi.ceph.com", "cephfs.csi.ceph.com", "nfs.csi.k8s.io")
+ASKED = frozenset({"portworx", "mayastor"})  # not watched, but asked now and then
 # Rook names them "rook-ceph.rbd.csi.ceph.com", Ceph's own chart "rbd.csi.ceph.com".
+_EVERYWHERE_DRIVERS = ("rbd.csi.ceph.com", "cephfs.csi.ceph.com", "nfs.csi.k8s.io")
 _EVERYWHERE_SOURCES = frozenset({"nfs", "cephfs", "rbd", "iscsi", "fc"})
 
 
@@ -70,7 +71,7 @@ def only_copy(inventory: Inventory, namespace: str, claims: tuple[str, ...], nod
 
 def _of_claim(inventory: Inventory, claim: ClaimFacts) -> Locality:
     volume = inventory.volumes.get(claim.volume)
-    terms = volume.node_terms if volume is not None else None
+    terms = _terms(volume) if volume is not None else None
     name = claim.volume or claim.name
     if claim.replica_nodes:
         return Locality(
@@ -106,6 +107,13 @@ def _of_claim(inventory: Inventory, claim: ClaimFacts) -> Locality:
         who = volume.driver or volume.source
         return Locality(volume=name, kind=Kind.ANYWHERE, source=who)
     return Locality(volume=name, kind=Kind.UNKNOWN, source=volume.driver or volume.source)
+
+
+def _terms(volume: VolumeFacts) -> tuple[NodeTerm, ...] | None:
+    """Return where a volume may be used; None: wherever its storage reaches."""
+    if volume.node_terms is None and volume.pinned_to:
+        return (NodeTerm(labels=(Requirement(key=HOSTNAME, values=volume.pinned_to),)),)
+    return volume.node_terms
 
 
 def _is_everywhere(volume: VolumeFacts) -> bool:

@@ -34,6 +34,8 @@ class Pace:
         self.due = False  # something has changed that may let a VM start
         self.shut_since: dict[int, float] = {}  # tier of a gate -> since when it is shut
         self.fits: dict[Subject, tuple[float, Fit]] = {}  # who fits nowhere -> until when, and why
+        self.surveyed: set[Subject] = set()  # who was asked about before anything started
+        self.survey_at = 0.0  # when that may be asked again
 
 
 class PaceState(msgspec.Struct, kw_only=True):

@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from remediator.engine import execution, gates, placement, recovery, restart_marks
+from remediator.engine import (
+    execution,
+    gates,
+    placement,
+    recovery,
+    restart_marks,
+    spare_capacity,
+)
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.incidents import Incident
@@ -35,6 +42,8 @@ from remediator.engine.tiers import parse_tier, tier_name
 
 # For so long a VM that fits nowhere is not asked about again: a plan takes a while to make.
 _UNPLACED_S = 5.0
+# A plan for thousands takes a quarter of a second: while more and more come, not for each.
+_SURVEY_S = 10.0
 _ASKED_AT_ONCE = 8  # how often places are asked for the next in the queue within one call
 
 
@@ -57,6 +66,7 @@ def go_on(context: Context) -> None:
     if not candidates:
         _calm(context, booting)
         return
+    _survey(context, candidates)
     _pass_gates(context, candidates, booting)
     _grant(context, rate, candidates, booting, limits)
 
@@ -280,6 +290,23 @@ def _ask_fits(context: Context, asked: list[Candidate]) -> dict[Subject, Fit]:
     return found
 
 
+def _survey(context: Context, candidates: list[Candidate]) -> None:
+    """Before new VMs start, look whether all fit: a human is told at once what is missing."""
+    pace = context.pace
+    if pace.surveyed.issuperset(each.vm for each in candidates) or context.now < pace.survey_at:
+        return
+    pace.survey_at = context.now + _SURVEY_S
+    pace.surveyed = {each.vm for each in candidates}
+    if context.state.pace.unplaced:
+        return
+    missing = spare_capacity.shortage(context, candidates)
+    if missing is not None:
+        decision = context.record(
+            DecisionKind.PACED, _daemon(context), str(missing), stage=f"{CAPACITY}:short"
+        )
+        context.notice(decision)
+
+
 def _tell_capacity(context: Context, fits: dict[Subject, Fit]) -> None:
     """Tell a human once that VMs fit nowhere, and what is missing."""
     homeless = {vm: fit.why_not for vm, fit in fits.items() if fit.why_not}
@@ -331,6 +358,7 @@ def _calm(context: Context, booting: list[Started]) -> None:
     """Note that nobody waits any more: the next storm finds its gates shut again."""
     pace = context.pace
     pace.shut_since.clear()
+    pace.surveyed.clear()
     if booting:
         return
     if context.state.pace.passed:

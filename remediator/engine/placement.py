@@ -229,7 +229,16 @@ def _said(context: Context, disk: locality.Locality) -> str:
     """Say who told where a disk is, and when that was last sure."""
     if not disk.as_of:
         return disk.source
-    return f"{disk.source}, sure {max(0.0, context.now - disk.as_of):.0f} s ago"
+    word = "asked {} ago" if disk.source in locality.ASKED else "unchanged for {}"
+    return f"{disk.source}, {word.format(_spoken(context.now - disk.as_of))}"
+
+
+def _spoken(seconds: float) -> str:
+    """Return a time past as a person would say it."""
+    for unit, size in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def _why(context: Context, want: Want, choice: Choice) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 
-from remediator.engine import evacuation_plan, fencing
+from remediator.engine import evacuation_plan, fencing, locality
 from remediator.engine.chain import Plan, VmPlan
 from remediator.engine.context import Context
 from remediator.engine.inventory import Inventory, vm_of
@@ -112,12 +112,9 @@ def plan_vm(
 
 
 def _pinned(inventory: Inventory, subject: Subject, vmi: VmiFacts | None, node: str) -> str:
-    """Return the volume of this VM that is on this node alone, or ""."""
+    """Return the volume of this VM whose only good copy is on this node, or ""."""
     claims = vmi.claims if vmi is not None else ()
-    for volume in inventory.volumes_of(subject.namespace, claims):
-        if volume.pinned_to == (node,):
-            return volume.name
-    return ""
+    return locality.only_copy(inventory, subject.namespace, claims, node)
 
 
 def recoverable(inventory: Inventory, pod: PodFacts) -> bool:

@@ -320,7 +320,7 @@ def test_the_least_of_all_disks_counts():
     assert isinstance(answer, Placement)
     assert answer.node == "n2"
     assert answer.why.startswith(
-        "replica on the node of all 2 disks (longhorn, sure 12 s ago), 22% of its room left"
+        "replica on the node of all 2 disks (longhorn, unchanged for 12 s), 22% of its room left"
     )
 
 
