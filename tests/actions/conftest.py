@@ -18,9 +18,11 @@ from remediator.actions.runner import ActionRunner
 from remediator.clock import Clock
 from remediator.engine.model import (
     Action,
+    CancelMigration,
     Cordon,
     Fence,
     ForceStop,
+    Migrate,
     Outcome,
     Proof,
     ProofKind,
@@ -350,7 +352,7 @@ async def hands(api, bmc, device):
 
 
 def action(work: Any, *, deadline_s: float = 10.0, action_id: str = "inc-1/x/1") -> Action:
-    if isinstance(work, (ForceStop, Ungate)):
+    if isinstance(work, (ForceStop, Ungate, Migrate, CancelMigration)):
         subject = vm_subject(work.namespace, work.vmi)
     elif isinstance(work, StartVm):
         subject = vm_subject(work.namespace, work.vm)

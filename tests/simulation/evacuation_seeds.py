@@ -80,6 +80,7 @@ class Flights:
     def __init__(self, rehearsal: Rehearsal) -> None:
         self._store = rehearsal.cluster.store
         self._flying: dict[str, str] = {}
+        self._of: dict[str, tuple[str, str]] = {}
         self.peak = self.peak_off_node = self.begun = 0
         self._store.subscribe(VIRTUAL_MACHINE_INSTANCE_MIGRATIONS, self._changed)
 
@@ -92,13 +93,19 @@ class Flights:
                 VIRTUAL_MACHINE_INSTANCES, meta["namespace"], migration["spec"]["vmiName"]
             )
             self._flying[meta["uid"]] = (vmi or {}).get("status", {}).get("nodeName", "")
+            self._of[meta["uid"]] = (meta["namespace"], migration["spec"]["vmiName"])
             self.begun += 1
             self.peak = max(self.peak, len(self._flying))
             self.peak_off_node = max(self.peak_off_node, *Counter(self._flying.values()).values())
 
     def left(self) -> list[str]:
-        """Return what is in flight, and what KubeVirt would still move off its node."""
-        found = [f"{len(self._flying)} migrations in flight"] if self._flying else []
+        """Return what is in flight, and what KubeVirt would still move off its node.
+
+        Not a migration whose VM is over there already: where the source was cut off in that very
+        moment, nobody tells KubeVirt that the copy is complete, and its object stays.
+        """
+        found = [f"migration {uid} off {node}" for uid, node in self._flying.items()]
+        found = [each for each, uid in zip(found, self._flying, strict=True) if self._matters(uid)]
         for vmi in self._store.list(VIRTUAL_MACHINE_INSTANCES):
             status = vmi.get("status") or {}
             if status.get("evacuationNodeName") and status["evacuationNodeName"] == status.get(
@@ -106,6 +113,10 @@ class Flights:
             ):
                 found.append(f"{vmi['metadata']['name']} is being evacuated")
         return found
+
+    def _matters(self, uid: str) -> bool:
+        vmi = self._store.find(VIRTUAL_MACHINE_INSTANCES, *self._of[uid])
+        return vmi is not None and vmi["status"].get("nodeName") == self._flying[uid]
 
 
 class EvacuationStory:
