@@ -44,6 +44,7 @@ BUILT_IN = ("host-lost", "rack-lost", "zone-cut", "storm", "api-away")
 @click.option("--zones", type=click.IntRange(1, 26), help="Its zones.")
 @click.option("--vms", type=click.IntRange(1, 20_000), help="Its VMs.")
 @click.option("--hosts", type=click.IntRange(1, 1000), help="How many hosts are lost.")
+@click.option("--until", metavar="TIME", help="End at the latest so long after the first event.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same course.")
 @click.option(
     "--mode", type=click.Choice(["enforce", "observe"]), default="enforce", show_default=True
@@ -59,6 +60,7 @@ def simulate(
     zones: int | None,
     vms: int | None,
     hosts: int | None,
+    until: str | None,
     seed: int,
     mode: str,
     verbose: bool,
@@ -75,7 +77,8 @@ def simulate(
     _quiet()
     given = {"nodes": nodes, "zones": zones, "vms": vms, "hosts": hosts}
     try:
-        played = _scenario(scenario, {name: n for name, n in given.items() if n is not None}, seed)
+        sizes = {name: size for name, size in given.items() if size is not None}
+        played = _scenario(scenario, sizes, until, seed)
         course = _play(played, _policies(directory), seed, mode == "enforce", _engine(config_file))
     except ScenarioError as error:
         raise CommandError(ExitCode.USAGE, str(error)) from error
@@ -93,7 +96,9 @@ def simulate(
     return ExitCode.FINDING if recovery.left or recovery.double_runs else ExitCode.OK
 
 
-def _scenario(name: str, given: dict[str, int], seed: int) -> Scenario:
+def _scenario(name: str, given: dict[str, int], until: str | None, seed: int) -> Scenario:
+    import msgspec  # noqa: PLC0415 - not needed for --help
+
     from remediator.rehearsal.built_in import SHIPPED, Sizes, built_in  # noqa: PLC0415 - large
     from remediator.rehearsal.scenario import ScenarioError, check, read  # noqa: PLC0415
 
@@ -107,10 +112,21 @@ def _scenario(name: str, given: dict[str, int], seed: int) -> Scenario:
     else:
         known = ", ".join(SHIPPED)
         raise CommandError(ExitCode.USAGE, f"{name!r} is neither a file nor one of {known}")
+    if until is not None:
+        found = msgspec.structs.replace(found, until_s=_seconds(until))
     faults = list(check(found, found.cluster.spec(seed)))
     if faults:
         raise ScenarioError("\n".join(faults))
     return found
+
+
+def _seconds(text: str) -> float:
+    from remediator.durations import parse_duration  # noqa: PLC0415 - not needed for --help
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise CommandError(ExitCode.USAGE, f"--until: {error}") from error
 
 
 def _policies(directory: Path | None) -> list[Policy]:

@@ -94,7 +94,7 @@ def _seconds(at_s: float | None) -> str:
 def _decisions(lines: Sequence[Line], *, verbose: bool) -> Iterator[str]:
     told = [line for line in lines if verbose or line.what in _TOLD or "(" in line.what]
     for line in told:
-        yield f"{line.at_s:>7.1f}  {line.subject:<16} {line.what:<18} {line.why}".rstrip()
+        yield f"{line.at_s:>7.1f}  {line.subject:<16} {line.what:<23} {line.why}".rstrip()
     if len(told) < len(lines):
         yield f"         ({len(lines) - len(told)} more decisions about hosts with --verbose)"
 
