@@ -82,9 +82,12 @@ def held(context: Context) -> int:
 
 
 def hints(context: Context) -> dict[Subject, tuple[str, ...]]:
-    """Return the nodes that VMs should go to, where some are better than others."""
-    del context
-    return {}
+    """Return the nodes that the VMs on their way up were planned to go to.
+
+    A pod behind a gate gets its hint when the gate is opened, by what fits then.
+    """
+    launches = context.pace.launches.items()
+    return {vm: (each.node,) for vm, each in launches if each.node and not each.running_at}
 
 
 def vmi_seen(context: Context, vmi: VmiFacts) -> None:
