@@ -12,6 +12,7 @@ from collections import Counter
 import msgspec
 import pytest
 import structlog
+import vm_seeds
 from seeds import play
 
 from remediator.engine import chain
@@ -55,6 +56,22 @@ def test_every_record_made_again_from_its_own_inputs_is_the_same_decision(storie
     assert not without, "\n".join(without[:20])
     assert not untold, f"guards that keep nothing of what they saw: {dict(untold)}"
     assert len(incidents) >= len(SEEDS)
+
+
+@pytest.mark.timeout(600)
+def test_what_was_decided_about_vms_is_the_same_again_too():
+    policies = [*vm_seeds._of_nodes(), *vm_seeds.POLICIES]
+    kinds, apart = Counter(), []
+    for seed in range(4):
+        for stored in run(vm_seeds.play(seed)).decisions:
+            decision = chain.decode(chain.encode(stored), stored.seq)
+            again = reevaluate(decision, policies)
+            where = f"seed {seed}, record {decision.seq} ({decision.kind} {decision.subject})"
+            apart += [f"{where}: {what}" for what in (*differences(decision, again), *again.untold)]
+            if decision.subject.kind == "vm" and again.match is not None:
+                kinds[decision.kind] += 1
+    assert not apart, "\n".join(apart[:20])
+    assert {DecisionKind.PLANNED, DecisionKind.STARTED} <= kinds.keys()
 
 
 def test_a_record_whose_inputs_were_changed_is_told_from_the_decision_that_was_made(stories):
