@@ -13,7 +13,9 @@ from typing import Final
 from remediator.admission.state import encode, state_of
 from remediator.bus.protocols import PaceChannel
 from remediator.clock import Clock
+from remediator.engine import gates
 from remediator.engine.machine import Engine
+from remediator.engine.model import Subject
 
 PERIOD_S: Final = 1.0
 # Changes come in swarms: one record for each VM of a storm.
@@ -38,6 +40,8 @@ class PacePublisher:
         self._clock = clock
         self._changed = changed
         self._number = 0
+        self._hints: dict[Subject, tuple[str, ...]] = {}
+        self._hinted_at = 0.0
 
     async def run(self) -> None:
         """Tell until cancelled."""
@@ -54,4 +58,9 @@ class PacePublisher:
         if self._clock.now() - context.now > _STUCK_S:
             return
         self._number += 1
-        self._channel.tell(encode(state_of(context, self._number)))
+        if context.now - self._hinted_at >= PERIOD_S:
+            # Dear in a large storm, and as good a second later.
+            self._hinted_at = context.now
+            self._hints = gates.hints(context) if context.inventory.synced else {}
+        state = state_of(context, self._number, hints=self._hints)
+        self._channel.tell(encode(state))

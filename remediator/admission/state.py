@@ -6,6 +6,7 @@ age is measured from its arrival, on the receiver's own clock: clocks of hosts d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -20,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 SCHEMA: Final = 1
 STARTING_MAX: Final = 2000  # VMs that hold a place; a storm's limit is a few hundred at most
-HINTS_MAX: Final = 5000  # VMs; with three nodes each about 400 kB, below NATS's 1 MB
+HINTS_MAX: Final = 5000  # VMs; with three nodes each about 600 kB, below NATS's 1 MB
 
 
 class AdmissionState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -41,8 +42,10 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AdmissionState)
 
 
-def state_of(context: Context, number: int) -> AdmissionState:
-    """Return what the engine would tell now."""
+def state_of(
+    context: Context, number: int, *, hints: Mapping[Subject, tuple[str, ...]] | None = None
+) -> AdmissionState:
+    """Return what the engine would tell now. ``hints`` are ``gates.hints``, of a moment ago."""
     gating = context.enforce and context.inventory.synced
     if gating and safeguards.paused(context, Subject("daemon", context.identity)):
         gating = False
@@ -57,14 +60,13 @@ def state_of(context: Context, number: int) -> AdmissionState:
         storm=gates.held(context) > 0,
         places=pacing.places(context),
         starting=frozenset(starting[:STARTING_MAX]),
-        hints=_hints(context),
+        hints=_named(hints or {}),
     )
 
 
-def _hints(context: Context) -> dict[str, tuple[str, ...]]:
-    found = gates.hints(context)
-    few = sorted(found)[:HINTS_MAX]
-    return {f"{vm.namespace}/{vm.name}": found[vm] for vm in few}
+def _named(hints: Mapping[Subject, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    few = sorted(hints)[:HINTS_MAX]
+    return {f"{vm.namespace}/{vm.name}": hints[vm] for vm in few}
 
 
 def encode(state: AdmissionState) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from remediator.engine import boots, safeguards
+from remediator.engine import boots, placement, safeguards
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.incidents import BOOTING_STAGES, Incident
@@ -82,12 +82,8 @@ def held(context: Context) -> int:
 
 
 def hints(context: Context) -> dict[Subject, tuple[str, ...]]:
-    """Return the nodes that the VMs on their way up were planned to go to.
-
-    A pod behind a gate gets its hint when the gate is opened, by what fits then.
-    """
-    launches = context.pace.launches.items()
-    return {vm: (each.node,) for vm, each in launches if each.node and not each.running_at}
+    """Return the nodes that VMs should go to, where some are better than others."""
+    return placement.hints(context)
 
 
 def vmi_seen(context: Context, vmi: VmiFacts) -> None:

@@ -20,7 +20,6 @@ class Launch(msgspec.Struct, kw_only=True):
 
     began_at: float
     running_at: float = 0.0  # since when its VMI was seen to run; 0: it does not yet
-    node: str = ""  # where it was planned to go; the scheduler may choose another
     told: bool = False  # StartRate knows of it
     ended: bool = False  # it holds no place any more
     inherited: bool = False  # begun before we looked: how long it takes is not known

@@ -265,7 +265,7 @@ def _start(context: Context, rate: StartRate, candidate: Candidate, fit: Fit) ->
             return
     elif not recovery.start(context, candidate.incident, vm, why):
         return
-    context.pace.launches[vm] = Launch(began_at=now, told=True, node=fit.node)
+    context.pace.launches[vm] = Launch(began_at=now, told=True)
     rate.started(str(vm), now)
 
 

@@ -15,7 +15,6 @@ from remediator.engine.model import (
     VmiFacts,
     vm_subject,
 )
-from remediator.engine.pace import Launch
 from remediator.engine.settings import EngineSettings, PacingSettings
 from remediator.engine.standing import Pause
 
@@ -67,8 +66,8 @@ class Leader:
         self.now += 1.0
         self.handle(Tick())
 
-    def says(self):
-        return state_of(self.engine.context, 7)
+    def says(self, **told: object):
+        return state_of(self.engine.context, 7, **told)
 
 
 def test_in_peace_all_places_are_free():
@@ -113,17 +112,15 @@ def test_while_everything_is_paused_nothing_is_held_back():
     assert not leader.says().gating
 
 
-def test_a_vm_on_its_way_carries_the_node_that_it_was_planned_for():
-    leader = Leader()
-    vm = vm_subject("shop", "a")
-    leader.engine.context.pace.launches[vm] = Launch(began_at=leader.now, node="n2")
-    assert leader.says().hints == {"shop/a": ("n2",)}
+def test_hints_go_with_it_by_name():
+    said = Leader().says(hints={vm_subject("shop", "a"): ("n2", "n3")})
+    assert said.hints == {"shop/a": ("n2", "n3")}
 
 
 def test_the_message_of_a_large_storm_fits_into_one_of_nats():
-    leader = Leader()
-    launches = leader.engine.context.pace.launches
-    for number in range(10_000):
-        vm = vm_subject("a-namespace-of-some-length", f"a-virtual-machine-{number:05d}")
-        launches[vm] = Launch(began_at=leader.now, node=f"worker-{number % 500:04d}.example.com")
-    assert len(encode(leader.says())) < 900_000
+    nodes = tuple(f"worker-{number:04d}.example.com" for number in range(3))
+    hints = {
+        vm_subject("a-namespace-of-some-length", f"a-virtual-machine-{number:05d}"): nodes
+        for number in range(10_000)
+    }
+    assert len(encode(Leader().says(hints=hints))) < 900_000
