@@ -144,7 +144,8 @@ class HealthDesk:
         if query.view == "budgets":
             return _answer(budget_view.view(engine.context, around.at))
         if query.view == "pacing":
-            return _answer(pacing_view.view(engine.context, engine.context.now))
+            found = pacing_view.view(engine.context, engine.context.now)
+            return _answer(msgspec.structs.replace(found, gate=self._replica.gate))
         if query.view == "drain":
             return _answer(evacuation_view.preview(engine.context, around, query.name))
         if query.view == "policies":

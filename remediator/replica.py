@@ -27,7 +27,7 @@ from remediator.admission.publisher import PacePublisher
 from remediator.admission.review import Reviewer
 from remediator.admission.state import Outlook
 from remediator.admission.sweeper import GateSweeper
-from remediator.admission_settings import AdmissionSettings
+from remediator.admission_settings import WITHOUT_WEBHOOK, AdmissionSettings
 from remediator.backoff import Backoff
 from remediator.bus.protocols import (
     AskChannel,
@@ -177,7 +177,8 @@ class Replica:
         self.vantage = self._make_vantage()
         # Served whether we lead or not; what a leader says comes over ``doors.pace``.
         self.outlook = Outlook(clock, fresh_s=settings.admission.fresh_s)
-        self.reviewer = Reviewer(Gatekeeper(self.outlook, clock), counted=METRICS.admission)
+        self.gatekeeper = Gatekeeper(self.outlook, clock)
+        self.reviewer = Reviewer(self.gatekeeper, counted=METRICS.admission)
         self.sweeper = GateSweeper(
             self._client,
             clock,
@@ -226,6 +227,13 @@ class Replica:
     def identity(self) -> str:
         """Who this replica is, among all that ever stood for election."""
         return self._settings.identity
+
+    @property
+    def gate(self) -> str:
+        """What becomes of starts that are not ours, in words."""
+        if not self._settings.admission.enabled:
+            return f"off: {WITHOUT_WEBHOOK}"
+        return f"on: {self.gatekeeper.created_lately} launcher pods came by here in a minute"
 
     @property
     def detection(self) -> DetectionSettings:

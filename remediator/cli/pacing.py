@@ -67,6 +67,8 @@ def _text(answer: HealthAnswer, output: str) -> str:
 def pacing_text(view: PacingView, *, wide: bool = False) -> str:
     """Return the view as people read it."""
     lines = [f"leader {view.leader}, mode {view.mode}", _summary(view)]
+    if view.gate:
+        lines.append(f"admission gate {view.gate}")
     if view.boot_s:
         lines.append(f"a boot takes {view.boot_s:g} s undisturbed, {view.took_s:g} s now")
     if view.not_yet:

@@ -72,6 +72,7 @@ class PacingView(Record, frozen=True, kw_only=True):
     bounds: tuple[BoundLine, ...]
     boots: tuple[BootingLine, ...] = ()
     queue: tuple[WaitingLine, ...] = ()
+    gate: str = ""  # what becomes of starts that are not ours (docs/admission.md)
     left_out: int = 0  # lines that the bound on their number leaves out
 
 
