@@ -21,8 +21,9 @@ from remediator.admission_settings import check_settings as check_admission_sett
 from remediator.bus import subjects
 from remediator.bus.settings import EMBEDDED, NatsConfigError, NatsSettings, check_settings
 from remediator.config_sources import Layers, SourceProblem
+from remediator.engine.disruptions import KEPT_S
 from remediator.engine.model import Plane
-from remediator.engine.settings import EngineSettings
+from remediator.engine.settings import BudgetSettings, EngineSettings
 from remediator.fence_settings import RedfishDevice
 from remediator.kube.election import ElectionSettings
 from remediator.policy import shipped_directory
@@ -222,6 +223,35 @@ def _check_engine(engine: EngineSettings) -> Iterator[Problem]:
         count: int = getattr(getattr(engine, section), name)
         if count < 1:
             yield Problem(("engine", section, name), f"{count} is too few; at least 1")
+    yield from _check_limits(budgets)
+
+
+def _check_limits(budgets: BudgetSettings) -> Iterator[Problem]:
+    """Check the limits on disruptions. A limit of 0 would hold everything for ever."""
+    for section, limits in (("nodes", budgets.nodes), ("vms", budgets.vms)):
+        for name, limit in msgspec.structs.asdict(limits).items():
+            if name != "restarts_window_s" and limit is not None and limit < 1:
+                why = f"{limit} is too few; at least 1, or null for no limit"
+                yield Problem(("engine", "budgets", section, name), why)
+    if not 0 <= budgets.storm_share <= 1:
+        why = f"{budgets.storm_share:g} is not a share: from 0 to 1"
+        yield Problem(("engine", "budgets", "storm_share"), why)
+    for name in ("flaps", "storm_nodes"):
+        if getattr(budgets, name) < 1:
+            why = f"{getattr(budgets, name)} is too few; at least 1"
+            yield Problem(("engine", "budgets", name), why)
+    windows = {
+        ("flap_window_s",): budgets.flap_window_s,
+        ("flap_hold_s",): budgets.flap_hold_s,
+        ("flap_hold_max_s",): budgets.flap_hold_max_s,
+        ("storm_window_s",): budgets.storm_window_s,
+        ("storm_cooldown_s",): budgets.storm_cooldown_s,
+        ("vms", "restarts_window_s"): budgets.vms.restarts_window_s,
+    }
+    for path, seconds in windows.items():
+        if not 0 <= seconds <= KEPT_S:
+            why = f"{seconds:g} s is not from 0 to {KEPT_S:g}: no longer is remembered"
+            yield Problem(("engine", "budgets", *path), why)
 
 
 def _check_probes(probes: ProbeSettings) -> Iterator[Problem]:

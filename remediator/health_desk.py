@@ -105,12 +105,20 @@ class HealthDesk:
                     nodes.update(zone.verdicts)
                 metrics.verdicts(nodes, view.vm_verdicts, view.suspicion)
                 metrics.own_health(view.own.multiplier, suspended=view.own.suspended)
+                self._count_ordered(metrics)
                 metrics.pace(*pacing_view.counts(self._replica.engine.context))
             else:  # a follower judges nobody
                 metrics.verdicts({}, {}, 0.0)
                 metrics.own_health(1, suspended=False)
+                metrics.ordered({}, 0)
                 metrics.pace(0, 0, {}, {})
             await asyncio.sleep(COUNT_EVERY_S)
+
+    def _count_ordered(self, metrics: Metrics) -> None:
+        state, now = self._replica.engine.state, self._clock.now()
+        pauses = Counter(str(each.meaning) for each in state.pauses.values())
+        waiting = sum(each.waits(now) for each in state.approvals.values())
+        metrics.ordered(pauses, waiting)
 
     async def _counted(self) -> ClusterView | NoSuch | None:
         try:

@@ -23,6 +23,7 @@ from prometheus_client import (
 
 from remediator.engine.chain import Decision, DecisionKind
 from remediator.engine.model import IncidentState, OutcomeStatus, Plane, Reading, Verdict
+from remediator.engine.standing import PauseMeaning
 from remediator.engine.start_words import Reason
 from remediator.engine.tiers import TIERS
 from remediator.engine.views import STOPPED
@@ -82,6 +83,7 @@ class Metrics:
         self._proven: dict[str, float] = {}  # incident -> when its proof was held
         self._make_observing()
         self._make_judging()
+        self._make_ordered()
         self._make_deciding()
         self._make_plumbing()
         self._fence_checks = check_histogram(self.registry)
@@ -238,6 +240,20 @@ class Metrics:
         )
         of_vms = (Verdict.UNKNOWN, Verdict.HEALTHY, *_OF_VMS)
         self._vms = {each: vms.labels(each) for each in (*(one.value for one in of_vms), STOPPED)}
+
+    def _make_ordered(self) -> None:
+        pauses = Gauge(
+            "remediator_pauses",
+            "Scopes that a person has paused by an order, by meaning, as this leader knows them.",
+            ["meaning"],
+            registry=self.registry,
+        )
+        self._pauses = {each.value: pauses.labels(each.value) for each in PauseMeaning}
+        self._approvals = Gauge(
+            "remediator_approvals_waiting",
+            "Incidents whose plan waits for a person's approval, as this leader knows them.",
+            registry=self.registry,
+        )
 
     def _make_deciding(self) -> None:
         registry = self.registry
@@ -399,6 +415,12 @@ class Metrics:
         """Set how far this leader trusts its own eyes."""
         self._multiplier.set(multiplier)
         self._suspended.set(suspended)
+
+    def ordered(self, pauses: Mapping[str, int], approvals_waiting: int) -> None:
+        """Set what people have paused, by meaning, and how many plans wait for them."""
+        for meaning, child in self._pauses.items():
+            child.set(pauses.get(meaning, 0))
+        self._approvals.set(approvals_waiting)
 
     def verdicts(self, nodes: Mapping[str, int], vms: Mapping[str, int], suspicion: float) -> None:
         """Set the nodes and VMs by verdict; verdicts not named become 0."""

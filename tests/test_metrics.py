@@ -142,3 +142,12 @@ def test_own_health_is_well_until_it_is_said_otherwise(metrics):
     metrics.own_health(8, suspended=True)
     assert value(metrics, "remediator_own_health_multiplier") == 8
     assert value(metrics, "remediator_convictions_suspended") == 1
+
+
+def test_pauses_and_requests_for_approval_are_counted(metrics):
+    metrics.ordered({"freeze": 2}, 1)
+    assert value(metrics, "remediator_pauses", meaning="freeze") == 2
+    assert value(metrics, "remediator_pauses", meaning="ignore") == 0
+    assert value(metrics, "remediator_approvals_waiting") == 1
+    metrics.ordered({}, 0)
+    assert value(metrics, "remediator_pauses", meaning="freeze") == 0

@@ -197,9 +197,8 @@ def _approvals(context: Context, at: float) -> Iterator[ApprovalLine]:
             continue
         answer, in_s = str(asked.answer), None
         if asked.answer is Answer.NONE:
-            lapses_at = asked.lapses_at or 0.0
-            answer = "waits" if at < lapses_at else "lapsed"
-            in_s = _left(lapses_at, at) if answer == "waits" else None
+            answer = "waits" if asked.waits(at) else "lapsed"
+            in_s = _left(asked.lapses_at or 0.0, at) if asked.waits(at) else None
         yield ApprovalLine(
             incident=incident.id,
             subject=str(incident.subject),

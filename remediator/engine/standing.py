@@ -58,6 +58,11 @@ class ApprovalRequest(Record, frozen=True, kw_only=True):
     by: str = ""
     reason: str = ""
 
+    def waits(self, now: float) -> bool:
+        """Whether nobody has answered yet, and an answer still counts for what follows."""
+        lapsed = self.lapses_at is None or now >= self.lapses_at
+        return self.answer is Answer.NONE and not lapsed
+
 
 class Cancelled(Record, frozen=True, kw_only=True):
     """A person has stopped the plan of one incident."""
