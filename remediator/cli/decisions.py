@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ from remediator.exit_codes import ExitCode
 if typing.TYPE_CHECKING:
     from remediator.cli.sources import DecisionSource
     from remediator.engine.chain import Decision
+    from remediator.engine.rules import Policy
     from remediator.journal.query import DecisionQuery, StoredDecision
 
 HEADINGS = ("SEQ", "TIME (UTC)", "SUBJECT", "KIND", "VERDICT", "ACTION", "OUTCOME", "WHY")
@@ -114,6 +116,47 @@ def tail(output: str, **given: Any) -> int:
         return ExitCode.OK
 
     return _with_source(given, work)
+
+
+@decisions.command()
+@source_options
+@click.argument("seq", type=click.IntRange(1))
+@click.option(
+    "--policies",
+    "directory",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The policies of then; default the shipped ones.",
+)
+def again(seq: int, directory: Path | None, **given: Any) -> int:
+    """Make one decision again from its own record, and say whether it is the same (else exit 1)."""
+
+    async def work(source: DecisionSource) -> int:
+        from remediator.cli.again import text_of  # noqa: PLC0415 - not needed for --help
+        from remediator.engine.reevaluate import differences, reevaluate  # noqa: PLC0415
+
+        found = await source.get(seq)
+        if found is None:
+            raise CommandError(ExitCode.FINDING, f"there is no decision {seq} in {source.name}")
+        made = reevaluate(found.decision, _policies(directory))
+        for line in text_of(found.decision, made):
+            click.echo(line)
+        return ExitCode.FINDING if differences(found.decision, made) else ExitCode.OK
+
+    return _with_source(given, work)
+
+
+def _policies(directory: Path | None) -> list[Policy]:
+    from remediator.policy import (  # noqa: PLC0415 - not needed for --help
+        PolicyError,
+        load_directory,
+        shipped_directory,
+    )
+
+    try:
+        return load_directory(directory or shipped_directory())
+    except PolicyError as error:
+        raise CommandError(ExitCode.USAGE, str(error)) from error
 
 
 @decisions.command()

@@ -133,6 +133,29 @@ def test_an_export_is_the_journal_byte_by_byte(remediator, journal, database):
     assert answer.out == "".join(line for line in lines if json.loads(line)["at"] >= since)
 
 
+def test_one_decision_is_made_again_from_its_record(remediator, database, patient):
+    planned = next(
+        one
+        for one in json.loads(remediator("decisions", "list", "--db", database, "-o", "json").out)
+        if one["kind"] == "planned" and one["verdict"] == "Unreachable"
+    )
+    ask = ("decisions", "again", planned["seq"], "--db", database)
+    answer = remediator(*ask)
+    assert answer.code == ExitCode.OK
+    assert "  verdict  Unreachable, by row unreachable-by-network\n" in answer.out
+    assert "  policy   node-lost: cordon, fence, release, recover; after 20 s\n" in answer.out
+    assert answer.out.endswith("The same decision.\n")
+    other = remediator(*ask, "--policies", patient)
+    assert other.code == ExitCode.FINDING
+    assert "  DIFFERS  policy node-lost, again none\n" in other.out
+
+
+def test_a_record_that_weighs_nothing_says_so(remediator, database):
+    answer = remediator("decisions", "again", 1, "--db", database)
+    assert answer.code == ExitCode.OK
+    assert "It holds no inputs: it weighs nothing" in answer.out
+
+
 def test_since_leaves_older_decisions_out(remediator, journal, patient):
     ask = ("policy", "backtest", "--policies", patient, "--file", journal, "-o", "json")
     assert json.loads(remediator(*ask, "--since", "2030-01-01").out)["asked"] == 0
