@@ -122,8 +122,12 @@ def _read(answer: HealthAnswer) -> DrainView:
 
 def _is_clear(view: DrainView) -> bool:
     """Whether a drain would leave nothing on the node, and could begin now."""
-    left = [move for move in view.moves if move.how == _STAYS and move.stage != "moved"]
-    return bool(view.policy) and not view.guards and not left
+    return bool(view.policy) and not view.guards and not _left(view)
+
+
+def _left(view: DrainView) -> list[MoveLine]:
+    """Return the VMs that would stay on the node, or have stayed."""
+    return [move for move in view.moves if move.how == _STAYS and move.stage in ("", "left")]
 
 
 def drain_text(view: DrainView) -> str:
@@ -147,9 +151,9 @@ def drain_text(view: DrainView) -> str:
         return "\n".join([*lines, "no VM is on it"]) + "\n"
     rows = [_row(move) for move in view.moves]
     lines += columns(("VM", "HOW", "TO", "STAGE", "WHY"), rows)
-    left = sum(move.how == _STAYS and not move.stage for move in view.moves)
+    left = len(_left(view))
     if left:
-        lines.append(f"{left} of {len(view.moves)} VMs would be left on the node")
+        lines.append(f"{left} of {len(view.moves)} VMs cannot be moved, and stay on the node")
     return "\n".join(lines) + "\n"
 
 
