@@ -13,7 +13,7 @@ from typing import Protocol
 from remediator.engine import boots, placement, safeguards
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
-from remediator.engine.incidents import BOOTING_STAGES, Incident
+from remediator.engine.incidents import Incident, holds_place
 from remediator.engine.inventory import vm_of
 from remediator.engine.model import (
     Action,
@@ -131,7 +131,7 @@ def reason_to_let_go(context: Context, gated: Gated) -> str:
     if gated.pod.migration_target:
         return "it is the target of a live migration, which is never held back"
     incident = recovery_of(context, gated.vm)
-    if incident is not None and incident.vms[str(gated.vm)].stage in BOOTING_STAGES:
+    if incident is not None and holds_place(incident.vms[str(gated.vm)]):
         return f"its start was granted in {incident.id}"
     held_s, max_age_s = context.now - gated.since_at, context.settings.gates.max_age_s
     if held_s >= max_age_s:

@@ -154,6 +154,15 @@ class VmProgress(msgspec.Struct, kw_only=True):
     answered: str = ""  # what was last refused of this VM, so that it is said once
 
 
+def holds_place(progress: VmProgress) -> bool:
+    """Whether a VM boots because pacing granted it.
+
+    Not so where somebody else removed its dead pod: its new one waits for its turn at our gate, or
+    boots on its own account.
+    """
+    return progress.stage in BOOTING_STAGES and progress.attempts > 0
+
+
 class Incident(msgspec.Struct, kw_only=True):
     """One open incident. Changed only by ``state.apply``, so that a replay rebuilds it exactly."""
 

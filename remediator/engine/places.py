@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from remediator.engine import boots, restart_marks
 from remediator.engine.context import Context
-from remediator.engine.incidents import BOOTING_STAGES, Stage, VmProgress
+from remediator.engine.incidents import Stage, VmProgress, holds_place
 from remediator.engine.inventory import Inventory
 from remediator.engine.model import IncidentState, Subject
 from remediator.engine.pace import Launch
@@ -25,7 +25,7 @@ def booting_now(context: Context, recoveries: Recoveries) -> list[Started]:
     """Return all that holds a place, is not ready yet, or was started within the last minute."""
     found: dict[Subject, Started] = {}
     for vm, progress in recoveries.items():
-        if progress.stage in BOOTING_STAGES:
+        if holds_place(progress):
             launch = _launch(context, vm, progress.started_at)
             found[vm] = _row(context, vm, launch, progress, booting=True)
     for vm in boots.booting(context):
@@ -79,7 +79,8 @@ def close_ended(context: Context, rate: StartRate, recoveries: Recoveries) -> No
     for vm, launch in list(launches.items()):
         progress = recoveries.get(vm)
         stage = progress.stage if progress is not None else None
-        if stage in BOOTING_STAGES or (stage not in _FAILED and vm in by_themselves):
+        granted = progress is not None and holds_place(progress)
+        if granted or (stage not in _FAILED and vm in by_themselves):
             continue
         if launch.told and not launch.ended:
             _tell_end(context, rate, vm, launch, stage)
