@@ -9,6 +9,7 @@ end in ``_total``. One process has one ``METRICS``; tests make their own with a 
 from __future__ import annotations
 
 import time
+import typing
 from collections.abc import Iterable, Mapping
 
 from prometheus_client import (
@@ -22,7 +23,14 @@ from prometheus_client import (
 )
 
 from remediator.engine.chain import Decision, DecisionKind
-from remediator.engine.model import IncidentState, OutcomeStatus, Plane, Reading, Verdict
+from remediator.engine.model import (
+    IncidentState,
+    OutcomeStatus,
+    Plane,
+    Reading,
+    Verdict,
+    Work,
+)
 from remediator.engine.standing import PauseMeaning
 from remediator.engine.start_words import Reason
 from remediator.engine.tiers import TIERS
@@ -32,7 +40,15 @@ from remediator.fence_metrics import DeviceSeries, FenceDeviceCollector, check_h
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-ACTIONS = ("cordon", "fence", "release", "force-stop", "start", "uncordon", "ungate")
+ACTIONS = tuple(str(work.__struct_config__.tag) for work in typing.get_args(Work))
+# States that the incident of a VM may be in.
+OF_VM_INCIDENTS = (
+    IncidentState.SUSPECTED.value,
+    IncidentState.CONFIRMED.value,
+    IncidentState.REMEDYING.value,
+    IncidentState.HELD.value,
+    IncidentState.ESCALATED.value,
+)
 # What became of a pod (admission.gatekeeper, admission.review).
 ADMISSIONS = (
     "place",
@@ -282,7 +298,7 @@ class Metrics:
         self._vm_incidents = {
             (verdict, state): vm_incidents.labels(verdict, state)
             for verdict in sorted({row.verdict.value for row in VM_TABLE})
-            for state in (IncidentState.SUSPECTED.value, IncidentState.CONFIRMED.value)
+            for state in OF_VM_INCIDENTS
         }
         actions = Counter(
             "remediator_actions_total",

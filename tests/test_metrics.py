@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import re
+import typing
 
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from remediator.engine.chain import Decision, DecisionKind, EvidenceRow, GuardRow
-from remediator.engine.model import Outcome, OutcomeStatus, Proof, ProofKind, Verdict, node_subject
+from remediator.engine.model import (
+    Outcome,
+    OutcomeStatus,
+    Proof,
+    ProofKind,
+    Verdict,
+    Work,
+    node_subject,
+)
 from remediator.metrics import GUARD_LIMIT, Metrics
 
 
@@ -97,6 +106,19 @@ def test_incidents_that_ended_go_back_to_zero(metrics):
     assert value(metrics, "remediator_vm_incidents", **told) == 0
     told = {"verdict": "Stuck", "state": "suspected"}
     assert value(metrics, "remediator_vm_incidents", **told) == 1
+
+
+@pytest.mark.parametrize("state", ["remedying", "held", "escalated"])
+def test_a_vm_that_something_is_done_about_is_counted(metrics, state):
+    metrics.vm_incidents({("GuestSilent", state): 3})
+    told = {"verdict": "GuestSilent", "state": state}
+    assert value(metrics, "remediator_vm_incidents", **told) == 3
+
+
+def test_every_kind_of_action_has_a_count_from_the_start(metrics):
+    for work in typing.get_args(Work):
+        told = {"action": str(work.__struct_config__.tag), "outcome": "succeeded"}
+        assert value(metrics, "remediator_actions_total", **told) == 0
 
 
 def test_every_plane_has_its_signals_from_the_start(metrics):
