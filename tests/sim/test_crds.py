@@ -6,13 +6,20 @@ import asyncio
 from pathlib import Path
 
 import jsonschema
+import msgspec
 import pytest
 import yaml
 
+from remediator.actions import snapshot
 from remediator.clock import Clock
+from remediator.engine.model import Snapshot
 from remediator.sim.cluster import SimCluster
 from remediator.sim.cluster_spec import ClusterSpec
-from remediator.sim.resources import VIRTUAL_MACHINE_INSTANCES, VIRTUAL_MACHINES
+from remediator.sim.resources import (
+    VIRTUAL_MACHINE_INSTANCES,
+    VIRTUAL_MACHINE_SNAPSHOTS,
+    VIRTUAL_MACHINES,
+)
 from remediator.sim.virtual_time import run
 
 CRDS = Path(__file__).parents[3] / "shared" / "crds"
@@ -96,3 +103,31 @@ def test_the_check_can_fail():
     validator = jsonschema.Draft7Validator(schema)
     assert not validator.is_valid({"spec": {"running": "yes", "template": {"spec": {}}}})
     assert not validator.is_valid({"spec": {"runStrateggy": "Always"}})
+
+
+def test_every_snapshot_satisfies_the_real_schema_from_our_request_to_its_end():
+    work = Snapshot(namespace="team-a", vm="vm-001", vm_uid="u", name="remediator-1")
+
+    async def story() -> list[dict]:
+        cluster = SimCluster(ClusterSpec(nodes=3, vms=3, seed=7, diskless_share=0), clock=Clock())
+        await cluster.start()
+        found = []
+        for name, fails in (("remediator-1", False), ("remediator-2", True)):
+            if fails:
+                cluster.faults.snapshots_fail("team-a/vm-001")
+            body = snapshot._body(msgspec.structs.replace(work, name=name), 30.0)
+            cluster.store.create(VIRTUAL_MACHINE_SNAPSHOTS, body)
+            for _ in range(20):
+                found += cluster.store.list(VIRTUAL_MACHINE_SNAPSHOTS)
+                await asyncio.sleep(2)
+        await cluster.stop()
+        return found
+
+    objects = run(story())
+    assert {each.get("status", {}).get("phase") for each in objects} >= {
+        *("InProgress", "Succeeded", "Failed"),
+    }
+    schema = schema_of("virtualmachinesnapshots.snapshot.kubevirt.io.yaml", "v1beta1")
+    schema["properties"]["metadata"] = {"type": "object"}
+    for each in objects:
+        jsonschema.validate(each, schema)
