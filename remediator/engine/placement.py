@@ -19,10 +19,13 @@ from remediator.engine.context import Context
 from remediator.engine.incidents import Stage
 from remediator.engine.model import IncidentState, PodFacts, Record, Subject, vm_subject
 from remediator.engine.placement_board import Board, Choice, Want, table_of
-from remediator.engine.placement_scores import STEP_WORDS
+from remediator.engine.placement_scores import FAR, STEP_WORDS
 from remediator.engine.pod_rules import NO_NEEDS
 
+HINTS_MAX = 200  # VMs that wait and get a hint: told once a second, while thousands may wait
+
 _ON_ITS_WAY = frozenset({Stage.STOPPING, Stage.STOPPED, Stage.STARTING, Stage.REQUESTED})
+_AHEAD = frozenset({IncidentState.CONFIRMED, IncidentState.FENCING, IncidentState.FENCED})
 _OVER = frozenset({IncidentState.FENCED, IncidentState.RECOVERING})
 _BOUND = frozenset({locality.Kind.PINNED, locality.Kind.REPLICATED})
 _QUIET = frozenset({IncidentState.WATCHING, IncidentState.RESOLVED})
@@ -77,27 +80,39 @@ def target(context: Context, vm: Subject, *, exclude: Iterable[str] = ()) -> Pla
 
 
 def hints(context: Context) -> dict[Subject, tuple[str, ...]]:
-    """Return where the VMs under recovery and those that wait for a node should go, best first."""
-    waiting = [
-        progress.plan.vm
-        for incident in context.state.incidents.values()
-        if incident.state is IncidentState.RECOVERING
-        for progress in incident.vms.values()
-        if progress.stage is Stage.WAITING or progress.stage in _ON_ITS_WAY
-    ]
-    pods = sorted(context.inventory.rooms.unbound)
-    gated = [
-        vm_subject(namespace, context.inventory.pods[namespace, name].vmi)
-        for namespace, name in pods
-    ]
-    wanted = list(dict.fromkeys([*waiting, *gated]))
+    """Return the nodes that VMs about to get a new pod should go to, best first.
+
+    Only where their disks make some nodes better than others; among equals the scheduler chooses.
+    Those whose restart has begun come first, then HINTS_MAX of those that wait for it: whoever is
+    asked later gets its hint as its gate is opened.
+    """
+    on_way: list[Subject] = []
+    waiting: list[Subject] = []
+    for incident in context.state.incidents.values():
+        if incident.state is IncidentState.RECOVERING:
+            for progress in incident.vms.values():
+                if progress.stage is Stage.WAITING:
+                    waiting.append(progress.plan.vm)
+                elif progress.stage in _ON_ITS_WAY and not _is_bound(context, progress.plan.vm):
+                    on_way.append(progress.plan.vm)
+        elif incident.state in _AHEAD and incident.plan is not None:
+            # Told before the first pod is deleted: its successor is there within a second.
+            waiting += [each.vm for each in incident.plan.vms]
+    wanted = list(dict.fromkeys([*sorted(on_way), *sorted(waiting)[:HINTS_MAX]]))
+    wanted = [vm for vm in wanted if _has_replicas(context, vm)]
     if not wanted:
         return {}
     board = _board(context, besides=frozenset(wanted))
-    found = {vm: _ask(context, board, vm) for vm in wanted}
-    return {
-        vm: (each.node, *each.others) for vm, each in found.items() if isinstance(each, Placement)
-    }
+    found: dict[Subject, tuple[str, ...]] = {}
+    for vm in wanted:
+        choice = board.place(want_of(context, vm))
+        if choice.node and choice.step != FAR:
+            found[vm] = (choice.node, *choice.local)
+    return found
+
+
+def _has_replicas(context: Context, vm: Subject) -> bool:
+    return any(disk.kind is locality.Kind.REPLICATED for disk in want_of(context, vm).disks)
 
 
 def unable(context: Context) -> dict[str, str]:

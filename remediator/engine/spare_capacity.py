@@ -34,9 +34,12 @@ class Shortage(Record, frozen=True, kw_only=True):
         """Say it in a sentence or two."""
         parts = []
         if self.homeless:
+            few = len(self.homeless)
+            verb, wait = ("fits", "It waits") if few == 1 else ("fit", "They wait")
+            others = "" if few == self.wanted else "; the others start"
             parts.append(
-                f"{len(self.homeless)} of {self.wanted} VMs fit on no node now"
-                f" ({_names(self.homeless)}): {self._missing()}. They wait; the others start"
+                f"{few} of {self.wanted} VMs {verb} on no node now"
+                f" ({_names(self.homeless)}): {self._missing()}. {wait}{others}"
             )
         if self.staying:
             verb = "stays" if len(self.staying) == 1 else "stay"
@@ -51,11 +54,10 @@ class Shortage(Record, frozen=True, kw_only=True):
             missing.append(f"{self.memory / _GIB:.1f} GiB of memory")
         if self.cpu_m:
             missing.append(f"{self.cpu_m / 1000:.1f} CPUs")
-        said = f"{' and '.join(missing)} for them are missing" if missing else ""
+        said = [f"short of {' and '.join(missing)}"] if missing else []
         if self.rules:
-            other = f"refused by {', '.join(self.rules)}"
-            said = f"{said}, nodes {other}" if said else f"nodes are {other}"
-        return said or "there is no node"
+            said.append(f"kept off by {', '.join(self.rules)}")
+        return ", ".join(said) or "there is no node"
 
 
 def shortage(context: Context, candidates: Sequence[Candidate]) -> Shortage | None:
@@ -68,12 +70,14 @@ def shortage(context: Context, candidates: Sequence[Candidate]) -> Shortage | No
     homeless = [each for each in unplaced if not each.stays]
     cpu_m = memory = 0
     rules: Counter[str] = Counter()
+    # Of nodes that are out of the question for everybody there is nothing new to tell.
+    out = {"cordoned", *placement.unable(context).values()}
     for each in homeless:
         needs = placement.want_of(context, each.vm).needs
         refused = {one.filter: one.nodes for one in each.refused}
         cpu_m += needs.cpu_m if refused.pop("cpu", 0) else 0
         memory += needs.memory if refused.pop("memory", 0) else 0
-        rules.update(refused)
+        rules.update({word: n for word, n in refused.items() if word not in out})
     return Shortage(
         wanted=len(answers),
         homeless=tuple(each.vm for each in homeless),

@@ -201,7 +201,7 @@ def vm_object(vm: VmSpec) -> Obj:
             "runStrategy": vm.run_strategy,
             "template": {
                 "metadata": {
-                    "labels": {"kubevirt.io/vm": vm.name, "app": vm.name},
+                    "labels": {"kubevirt.io/vm": vm.name, "app": vm.apart or vm.name},
                     "annotations": annotations,
                 },
                 "spec": {
@@ -213,10 +213,22 @@ def vm_object(vm: VmSpec) -> Obj:
                         "devices": {"disks": [{"name": "disk", "disk": {"bus": "virtio"}}]},
                     },
                     "volumes": volumes,
+                    **_affinity(vm),
                 },
             },
         },
     }
+
+
+def _affinity(vm: VmSpec) -> Obj:
+    if not vm.apart:
+        return {}
+    term = {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {"matchLabels": {"app": vm.apart}},
+    }
+    rule = "requiredDuringSchedulingIgnoredDuringExecution"
+    return {"affinity": {"podAntiAffinity": {rule: [term]}}}
 
 
 def _condition(type_: str, now: str, status: str = "True", **more: str) -> Obj:

@@ -123,7 +123,10 @@ class ClusterSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmSpec:
-    """One VM. ``access_mode`` is that of its disk's claim; empty for a VM without a disk."""
+    """One VM. ``access_mode`` is that of its disk's claim; empty for a VM without a disk.
+
+    VMs with the same ``apart`` are copies of one application that must not share a node.
+    """
 
     namespace: str
     name: str
@@ -134,6 +137,7 @@ class VmSpec:
     cpus: int = 2
     memory_mib: int = 4096
     grace_s: int = 30
+    apart: str = ""
 
     @property
     def key(self) -> str:

@@ -407,12 +407,3 @@ def test_a_migration_never_goes_to_its_own_node():
     answer = placement.target(lab.context, vm, exclude=["n1"])
     assert isinstance(answer, Placement)
     assert answer.node == "n2"
-
-
-def test_hints_name_the_nodes_of_those_that_wait():
-    lab = Lab()
-    lab.node("n1")
-    lab.node("n2")
-    vm = lab.vm("v")
-    lab.vm("running", node="n1")
-    assert placement.hints(lab.context) == {vm: ("n2",)}

@@ -31,8 +31,8 @@ def test_what_is_missing_is_told_for_the_least_important():
     )
     assert [vm.name for vm in found.homeless] == ["low"]
     assert str(found) == (
-        "1 of 2 VMs fit on no node now (a/low): 4.0 GiB of memory for them are missing."
-        " They wait; the others start"
+        "1 of 2 VMs fits on no node now (a/low): short of 4.0 GiB of memory."
+        " It waits; the others start"
     )
 
 
@@ -42,7 +42,9 @@ def test_cpu_and_memory_are_told_together():
     lab.node("n2", cpu_m=500)
     found = shortage(lab.context, [waits(lab.vm("v", memory=3 * GIB, cpu_m=2000))])
     assert (found.cpu_m, found.memory) == (2000, 3 * GIB)
-    assert "3.0 GiB of memory and 2.0 CPUs for them are missing" in str(found)
+    assert str(found) == (
+        "1 of 1 VMs fits on no node now (a/v): short of 3.0 GiB of memory and 2.0 CPUs. It waits"
+    )
 
 
 def test_rules_are_named_where_room_is_not_the_trouble():
@@ -51,7 +53,7 @@ def test_rules_are_named_where_room_is_not_the_trouble():
     rules = PodRules(anti_affinity=(apart(app="db"),))
     vms = [lab.vm(f"db{number}", labels={"app": "db"}, rules=rules) for number in range(2)]
     found = shortage(lab.context, [waits(vm) for vm in vms])
-    assert "nodes are refused by anti-affinity" in str(found)
+    assert "(a/db1): kept off by anti-affinity. It waits" in str(found)
 
 
 def test_a_disk_on_the_lost_host_alone_is_told_apart(monkeypatch):

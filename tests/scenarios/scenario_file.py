@@ -29,6 +29,8 @@ class Vm(msgspec.Struct, frozen=True, kw_only=True):
     disk: Literal["rwx", "rwo", "none"] = "rwx"
     agent: bool = True
     grace_s: int = 30  # that its guest has to shut down
+    memory_mib: int = 4096
+    apart: str = ""  # VMs with the same word must not share a node
 
     def spec(self) -> VmSpec:
         namespace, name = self.name.split("/")
@@ -39,6 +41,8 @@ class Vm(msgspec.Struct, frozen=True, kw_only=True):
             access_mode=ACCESS_MODES[self.disk],
             agent=self.agent,
             grace_s=self.grace_s,
+            memory_mib=self.memory_mib,
+            apart=self.apart,
         )
 
 
@@ -59,6 +63,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     control_plane: int = 0
     seed: int = 1
     api_latency_s: float = 0.0
+    node_memory_mib: int = 131_072
     vms: tuple[Vm, ...] = ()
     hosts: Hosts = Hosts()
     kinds: tuple[str, ...] = ()  # custom kinds that are installed; see scenario_objects
@@ -120,6 +125,7 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True):
     gates: Literal["some", "none"] = "none"  # whether any pod was ever held back
     never_said: tuple[str, ...] = ()  # words that no record's reason may hold
     open_incidents: dict[str, str] = {}  # node -> state
+    on: dict[str, str] = {}  # VM -> the node (or nodes, with spaces) that it runs on at the end
     moved_off: tuple[str, ...] = ()  # nodes on which no VM runs at the end
     writes: Literal["some", "none"] = "some"  # apart from the daemon's own Leases
 
@@ -146,6 +152,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             vms=0,
             namespaces=tuple(namespaces) or ("default",),
             api_latency_s=self.cluster.api_latency_s,
+            node_memory_mib=self.cluster.node_memory_mib,
             hosts=HostSettings(
                 os_boot_s=self.cluster.hosts.os_boot_s,
                 heartbeat_s=self.cluster.hosts.heartbeat_s,

@@ -179,6 +179,10 @@ def problems(played: Played) -> list[str]:
     same("double runs", len(played.double_runs), expect.double_runs)
     same("not running", sorted(set(expect.running) - played.running), [])
     same("running, but should not", sorted(set(expect.not_running) & played.running), [])
+    where = {vm: node for node, vms in played.on_nodes.items() for vm in vms}
+    for vm, nodes in expect.on.items():
+        if where.get(vm) not in nodes.split():
+            found.append(f"{vm} is on {where.get(vm)}, expected {nodes}")
     same("fenced", played.fenced, sorted(expect.fenced))
     same("powered off by us", sorted(played.powered_off), sorted(expect.powered_off_by_us))
     same("our marks are left on", sorted(played.marked), sorted(expect.marks_left))

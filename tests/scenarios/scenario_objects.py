@@ -38,6 +38,7 @@ KINDS = {
     "LonghornNode": ("longhorn.io/v1beta2", "nodes", True),
     "LonghornReplica": ("longhorn.io/v1beta2", "replicas", True),
     "LonghornEngine": ("longhorn.io/v1beta2", "engines", True),
+    "Resources": ("internal.linstor.linbit.com/v1-27-1", "resources", False),
     "StorageNode": ("core.libopenstorage.org/v1", "storagenodes", True),
     "CSIAddonsNode": ("csiaddons.openshift.io/v1alpha1", "csiaddonsnodes", True),
 }

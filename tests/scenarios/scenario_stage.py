@@ -17,6 +17,7 @@ from scenario_orders import OrderVerbs
 from scenario_outcome import Played, look, words_of
 from scenario_people import PeopleVerbs
 from scenario_policies import policies
+from scenario_storage import StorageVerbs
 
 from remediator.admission.release import release_gates
 from remediator.bus.protocols import AppendRefusedError
@@ -34,7 +35,7 @@ from remediator.sim.resources import PODS
 CONTAINER_RESTART_S = 2.0
 
 
-class Stage(ObjectVerbs, PeopleVerbs, MoveVerbs, OrderVerbs, Rehearsal):
+class Stage(ObjectVerbs, PeopleVerbs, MoveVerbs, OrderVerbs, StorageVerbs, Rehearsal):
     """A rehearsal of one scenario. Verbs are the methods ``do_…``."""
 
     def __init__(self, scenario: Scenario) -> None:
