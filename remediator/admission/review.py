@@ -189,7 +189,10 @@ def _makes_a_pod(request: _Request) -> bool:
 
 
 def changes(pod: _Pod, ruling: Ruling) -> list[dict[str, Any]]:
-    """Return the JSON patch that carries a ruling out; what the pod has already stays."""
+    """Return the JSON patch that carries a ruling out; what the pod has already stays.
+
+    A pod that is held back gets its hint when its gate is opened, by what fits then.
+    """
     operations: list[dict[str, Any]] = []
     gates = pod.spec.scheduling_gates
     if ruling.gate and all(gate.name != PACING_GATE for gate in gates or ()):
@@ -198,6 +201,8 @@ def changes(pod: _Pod, ruling: Ruling) -> list[dict[str, Any]]:
             operations.append(_add("/spec/schedulingGates", [gate]))
         else:
             operations.append(_add("/spec/schedulingGates/-", gate))
+    if ruling.gate:
+        return operations
     terms = [
         {**preference(node), "weight": preference(node)["weight"] - at}
         for at, node in enumerate(ruling.prefer[:_HINTED_NODES_MAX])

@@ -72,6 +72,13 @@ def test_the_hint_joins_whatever_affinity_there_is(desk, make, affinity):
     }
 
 
+def test_a_pod_that_is_held_back_gets_no_hint_yet(desk, make):
+    desk.lead(storm=True, hints={"shop/db": ("n7",)})
+    stored = desk.admit(make.launcher())
+    assert stored["spec"]["schedulingGates"] == [GATE]
+    assert "affinity" not in stored["spec"]
+
+
 def _without_owner(pod):
     del pod["metadata"]["ownerReferences"]
 
@@ -251,6 +258,33 @@ def certainly_a_launcher_pod(pod) -> bool:
         )
     except (KeyError, TypeError, AttributeError):
         return False
+
+
+LAUNCHER_SPECS = st.fixed_dictionaries(
+    {"containers": st.just([{"name": "compute"}])},
+    optional={
+        "schedulingGates": st.none() | st.lists(st.just({"name": "other"}), max_size=2),
+        "affinity": st.none() | st.dictionaries(st.sampled_from(["podAffinity"]), JSON),
+        "nodeName": st.sampled_from([None, ""]),
+        "volumes": JSON,
+        "priority": JSON,
+    },
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(spec=LAUNCHER_SPECS, labels=st.dictionaries(st.text(max_size=5), st.text(max_size=5)))
+def test_every_launcher_pod_is_held_back_in_a_storm_and_nothing_else_of_it_changes(spec, labels):
+    desk = Desk()
+    desk.lead(storm=True)
+    pod = launcher()
+    pod["metadata"]["labels"] |= {key: value for key, value in labels.items() if "/" not in key}
+    pod["metadata"]["labels"]["kubevirt.io"] = "virt-launcher"
+    pod["spec"] = spec
+    stored = desk.admit(copy.deepcopy(pod))
+    assert stored["spec"].pop("schedulingGates") == [*(spec.get("schedulingGates") or []), GATE]
+    pod["spec"].pop("schedulingGates", None)
+    assert stored == pod
 
 
 @settings(max_examples=400, deadline=None)
