@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from remediator.engine import decision_inputs, safeguards, vm_plan, vm_recovery
+from remediator.engine import (
+    decision_inputs,
+    safeguards,
+    vm_plan,
+    vm_recovery,
+    vm_remedy_records,
+)
 from remediator.engine.chain import DecisionKind, GuardRow
 from remediator.engine.context import Context
 from remediator.engine.effects import StartAction
@@ -28,11 +34,7 @@ from remediator.engine.model import (
 from remediator.engine.rules import OnFailure, Policy, first_match
 from remediator.engine.state import EngineState
 from remediator.engine.vm_recovery import Look
-
-# A hold for one of these is ordinary; any other is worth a human's attention at once.
-_QUIET_GUARDS = frozenset(
-    {"mode", "inventory", "paused", "cancelled", "replicated-app", "disruptions-at-once"}
-)
+from remediator.engine.vm_remedy_records import EXHAUSTED
 
 
 def is_remedy(state: EngineState, action_id: str) -> bool:
@@ -122,13 +124,15 @@ class VmRemedies:
         self._awaited.pop(incident.id, None)
         match vm_plan.options(policy, step).on_failure:
             case OnFailure.NEXT:
-                self._move_on(incident, f"{step} did not help: {why}")
+                vm_remedy_records.move_on(self._context, incident, f"{step} did not help: {why}")
                 return True
             case OnFailure.HOLD:
                 said = f"{step} did not help: {why}. The policy does nothing more"
-                self._tell(incident, said, f"hold:{step}", None)
+                vm_remedy_records.tell(context, incident, said, f"hold:{step}", None)
             case OnFailure.ESCALATE:
-                self._tell_and_retry(incident, f"{step} did not help: {why}", f"slow:{step}")
+                vm_remedy_records.tell_and_retry(
+                    context, incident, f"{step} did not help: {why}", f"slow:{step}"
+                )
         return False
 
     def _answer(self, incident: VmIncident) -> None:
@@ -163,7 +167,7 @@ class VmRemedies:
         node = vmi.node if vmi is not None else ""
         rows = safeguards.ask_vm(context, subject, policy, incident.plan, node=node)
         if safeguards.withheld(rows):
-            self._withhold(incident, rows, inputs)
+            vm_remedy_records.withhold(context, incident, rows, inputs)
             return
         self._begin(incident, policy, rows, inputs)
 
@@ -176,23 +180,35 @@ class VmRemedies:
     ) -> None:
         """Begin the step that is due; pass over those that do not apply."""
         context = self._context
+        if incident.answered == EXHAUSTED and not self._may_do(incident, policy):
+            return  # it was said once: nothing has come up since that could be done
         while step := incident.next_step:
             if step == "notify":
-                self._notify(incident)
+                vm_remedy_records.notify(context, incident)
                 continue
             if step == "hold":
                 why = f"hold: policy {policy.name} does nothing more about it"
-                self._tell(incident, why, "hold:policy", None)
+                vm_remedy_records.tell(context, incident, why, "hold:policy", None)
                 return
             work = vm_plan.work_for(context, incident, step, policy)
             if isinstance(work, str):
-                self._move_on(incident, f"{step} does not apply: {work}")
+                vm_remedy_records.move_on(self._context, incident, f"{step} does not apply: {work}")
                 continue
             self._start(incident, policy, work, rows, inputs())
             return
         tried = bool(incident.done)
         what = "no step is left" if tried else "no step applies"
-        self._tell_and_retry(incident, f"policy {policy.name}: {what}", "exhausted:")
+        vm_remedy_records.tell_and_retry(
+            context, incident, f"policy {policy.name}: {what}", EXHAUSTED
+        )
+
+    def _may_do(self, incident: VmIncident, policy: Policy) -> bool:
+        """Whether any step of the plan does something about this VM now."""
+        return any(
+            not isinstance(vm_plan.work_for(self._context, incident, step, policy), str)
+            for step in policy.steps
+            if step not in ("notify", "hold")
+        )
 
     def _start(
         self,
@@ -216,7 +232,7 @@ class VmRemedies:
         context.record(
             DecisionKind.STARTED,
             subject,
-            _why(step, work),
+            vm_remedy_records.why(step, work),
             incident=incident,
             trigger=None if under_way else Trigger.TREATED,
             action=action,
@@ -225,73 +241,6 @@ class VmRemedies:
             inputs=inputs,
         )
         context.effects.append(StartAction(action=action))
-
-    # --- saying ----------------------------------------------------------------------------------
-
-    def _move_on(self, incident: VmIncident, why: str) -> None:
-        self._context.record(
-            DecisionKind.MOVED_ON,
-            incident.subject,
-            why,
-            incident=incident,
-            stage=incident.next_step,
-        )
-
-    def _notify(self, incident: VmIncident) -> None:
-        decision = self._context.record(
-            DecisionKind.MOVED_ON,
-            incident.subject,
-            f"notify: {incident.subject} is {incident.verdict} ({incident.row})",
-            incident=incident,
-            stage="notify",
-        )
-        self._context.notice(decision)
-
-    def _tell_and_retry(self, incident: VmIncident, why: str, stage: str) -> None:
-        context = self._context
-        follow_up_s = context.settings.remedies.follow_up_s
-        retry_at = context.now + follow_up_s
-        self._tell(incident, f"{why}; tried again in {follow_up_s:g} s", stage, retry_at)
-        context.wake_at(retry_at)
-
-    def _tell(self, incident: VmIncident, why: str, stage: str, retry_at: float | None) -> None:
-        decision = self._context.record(
-            DecisionKind.ESCALATED,
-            incident.subject,
-            why,
-            incident=incident,
-            trigger=Trigger.EXHAUSTED,
-            verdict=incident.verdict,
-            row=incident.row,
-            stage=stage,
-            retry_at=retry_at,
-        )
-        self._context.notice(decision)
-
-    def _withhold(
-        self, incident: VmIncident, rows: tuple[GuardRow, ...], inputs: Callable[[], Inputs]
-    ) -> None:
-        """Record a refusal, once for each set of guards that withhold."""
-        context, against = self._context, safeguards.withheld(rows)
-        names = [row.guard for row in against]
-        key = safeguards.refusal_key(rows)
-        if incident.answered == key:
-            return
-        for_good = any(row.answer == safeguards.REFUSE and row.guard != "mode" for row in against)
-        decision = context.record(
-            DecisionKind.ESCALATED if for_good else DecisionKind.REFUSED,
-            incident.subject,
-            "; ".join(f"{row.guard}: {row.why}" for row in against),
-            incident=incident,
-            trigger=Trigger.EXHAUSTED if for_good else Trigger.WITHHELD,
-            guards=rows,
-            verdict=incident.verdict,
-            row=incident.row,
-            stage=key,
-            inputs=inputs(),
-        )
-        if not set(names) <= _QUIET_GUARDS:
-            context.notice(decision)
 
     # --- what came of it -------------------------------------------------------------------------
 
@@ -317,24 +266,10 @@ class VmRemedies:
         context.wake_at(retry_at)
         step, policy = incident.next_step, self.policy(incident)
         if step == "snapshot" and outcome.status is OutcomeStatus.SPARED:
-            self._move_on(incident, f"no snapshot is made: {outcome.detail}")
+            vm_remedy_records.move_on(
+                self._context, incident, f"no snapshot is made: {outcome.detail}"
+            )
             return
         failed = incident.attempts.get(step, 0) - incident.done.get(step, 0)
         if failed >= vm_plan.failures(context, policy, step):
             self._gave_nothing(incident, outcome.detail)
-
-
-def _why(step: str, work: RemedyWork | StartVm) -> str:
-    """Return what is begun, in one sentence."""
-    tag = type(work).__struct_config__.tag
-    said = {
-        "soft-reboot": "ask the guest to reboot itself",
-        "restart": "ask KubeVirt to stop it in order and start it anew",
-        "start": "ask KubeVirt to start it: nothing else would",
-        "kill-pod": "its launcher pod does not end: have the kubelet end it",
-        "unpause": "let the guest go on",
-        "snapshot": "keep its disks as they are before anything else is done",
-    }[str(tag)]
-    if step == "force-stop" and tag == "restart":
-        said = "ask KubeVirt to stop it with the shortest grace, and start it anew"
-    return said

@@ -616,3 +616,14 @@ def test_an_agent_that_only_the_leader_before_has_heard_is_missed_by_the_next(wo
     heir.sync()
     world.cluster = heir
     await_action(world, SoftReboot, limit_s=1000)
+
+
+def test_what_cannot_be_done_is_said_once_and_done_when_it_can_be(world_of):
+    world = world_of(policy("notify", "restart", verdicts=(Verdict.CRASHED,)))
+    world.add(strategy=RunStrategy.MANUAL)
+    world.fail()
+    world.cluster.run(5000)
+    assert len(world.cluster.kinds(DecisionKind.ESCALATED)) == 1
+    assert len([each for each in world.cluster.notices if each.startswith("notify")]) == 1
+    world.vm(run_strategy=RunStrategy.ALWAYS)
+    await_action(world, RestartVm, limit_s=20)
