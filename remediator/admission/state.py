@@ -57,7 +57,7 @@ def state_of(
         epoch=context.epoch,
         number=number,
         gating=True,
-        storm=gates.held(context) > 0,
+        storm=gates.held(context) > 0 or pacing.holds_back(context),
         places=pacing.places(context),
         starting=frozenset(starting[:STARTING_MAX]),
         hints=_named(hints or {}),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from remediator.engine import (
+    boots,
     execution,
     gates,
     placement,
@@ -20,10 +21,11 @@ from remediator.engine import (
 )
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
-from remediator.engine.incidents import Incident
+from remediator.engine.incidents import DONE_STAGES, Incident, Stage, holds_place
 from remediator.engine.model import IncidentState, Subject, VmFacts, vm_subject
 from remediator.engine.pace import CALM, CAPACITY, GATE_PASSED, LOOP, RATE, Launch
 from remediator.engine.places import booting_now, close_ended, recovering, storage_of, teach
+from remediator.engine.planner import Treatment
 from remediator.engine.start_order import shut_gates
 from remediator.engine.start_queue import choose
 from remediator.engine.start_rate import StartRate
@@ -214,6 +216,22 @@ def places(context: Context) -> int:
     limits, nodes = limits_of(context), able_nodes(context)
     scopes = Scopes(limits, rate_of(context).limit, held, nodes, context.now)
     return scopes.places()
+
+
+def holds_back(context: Context) -> bool:
+    """Whether some VM of a dead host still waits for its turn, be it for places or for others.
+
+    Whatever new pod comes meanwhile waits with them: Kubernetes may remove the dead ones itself.
+    """
+    by_themselves = boots.booting(context)
+    return any(
+        progress.stage not in DONE_STAGES
+        and progress.stage is not Stage.STUCK
+        and progress.plan.treatment != Treatment.LEAVE_STOPPED
+        and not holds_place(progress)
+        and vm not in by_themselves
+        for vm, progress in recovering(context).items()
+    )
 
 
 # --- granting ---------------------------------------------------------------------------------
