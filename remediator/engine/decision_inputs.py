@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from remediator.engine import fencing, planner, proofs
+from remediator.engine import fencing, maintenance, planner, proofs
 from remediator.engine.answered import answered
 from remediator.engine.chain import VmPlan
 from remediator.engine.context import Context
@@ -29,7 +29,9 @@ def planes(context: Context, node: NodeFacts) -> PlaneValues:
 
 def of_verdict(context: Context, node: NodeFacts) -> Inputs:
     """Return what a verdict on a node is made from."""
-    return Inputs(planes=planes(context, node), own=own(context))
+    return Inputs(
+        planes=planes(context, node), wanted=maintenance.wanted(context, node), own=own(context)
+    )
 
 
 def of_answer(context: Context, node: NodeFacts, asked: MatchInput, match: Match) -> Inputs:
@@ -37,6 +39,7 @@ def of_answer(context: Context, node: NodeFacts, asked: MatchInput, match: Match
     under = ground(context, node, planner.vm_plans(context.inventory, match.policy, node.name))
     return Inputs(
         planes=planes(context, node),
+        wanted=maintenance.wanted(context, node),
         own=own(context),
         match=seen(context, asked, match, under),
         ground=under,

@@ -77,6 +77,7 @@ class Inputs(Record, frozen=True, kw_only=True):
     """
 
     planes: PlaneValues | None = None  # the key that the verdict table of nodes was read with
+    wanted: str = ""  # who wanted the node empty: comes before what the table says of a living one
     vm: VmSeen | None = None
     own: OwnSeen | None = None
     match: MatchSeen | None = None

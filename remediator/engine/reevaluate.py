@@ -106,11 +106,15 @@ def _judge(decision: Decision, inputs: Inputs) -> Judged | None:
     resolved = decision.kind is DecisionKind.RESOLVED
     if inputs.vm is not None:
         return _judge_vm(inputs.vm)
-    return _judge_node(inputs.planes, resolved=resolved) if inputs.planes is not None else None
+    if inputs.planes is None:
+        return None
+    return _judge_node(inputs.planes, inputs.wanted, resolved=resolved)
 
 
-def _judge_node(planes: PlaneValues, *, resolved: bool) -> Judged:
+def _judge_node(planes: PlaneValues, wanted: str, *, resolved: bool) -> Judged:
     row = verdicts.decide(planes)
+    if wanted and row.verdict in verdicts.LIVING:
+        row = verdicts.WANTED_EMPTY
     if resolved and row.verdict in verdicts.LIVING and planes.lease == "up":
         # A fence that has not happened is dropped for any living node that is heard.
         row = verdicts.ROWS["alive"]

@@ -16,6 +16,7 @@ from harness import Rehearsal
 
 from remediator.engine.events import CommandGiven, Verb
 from remediator.engine.model import IncidentState, Verdict
+from remediator.engine.reevaluate import differences, reevaluate
 from remediator.engine.rules import OnFailure, Policy, StepOptions
 from remediator.engine.settings import (
     BudgetSettings,
@@ -273,7 +274,8 @@ async def play(seed: int, *, show: bool = False) -> EvacuationStory:
             migration_copy_s=rng.choice(((2.0, 5.0), (10.0, 30.0))),
         ),
     )
-    rehearsal = Rehearsal(spec, engine=ENGINE, seed=seed, policies=policies(rng))
+    answering = policies(rng)
+    rehearsal = Rehearsal(spec, engine=ENGINE, seed=seed, policies=answering)
     flights = Flights(rehearsal)
     trouble = Trouble(rehearsal, rng, story)
     await rehearsal.start(replicas=rng.choice((1, 1, 2)))
@@ -296,6 +298,9 @@ async def play(seed: int, *, show: bool = False) -> EvacuationStory:
             print(f"{each.at - began_at:8.2f} {each.seq} {each.kind} {each.subject} {each.why}")
     await rehearsal.stop()
     _judge(rehearsal, flights, story)
+    for decision in rehearsal.decisions():
+        for what in differences(decision, reevaluate(decision, answering)):
+            story.blame(f"record {decision.seq}, made again: {what}")
     story.acts = [(at - began_at, what) for at, what in story.acts]
     return story
 
