@@ -52,12 +52,12 @@ async def snapshot(work: Snapshot, world: World) -> Result:
 
 
 async def _must_be_possible(work: Snapshot, world: World) -> None:
-    """Raise SparedError where KubeVirt says that a volume of it supports no snapshots."""
+    """Raise SparedError where KubeVirt says that a disk of it supports no snapshots."""
     path = VIRTUAL_MACHINES.object_path(work.vm, work.namespace)
     vm = await read(world, path, VirtualMachineStorage)
     if vm is None:
         raise SparedError("the VM is gone")
-    against = [f"{each.name} ({each.reason})" for each in vm.volumes if not each.enabled]
+    against = [f"{each.name} ({each.reason})" for each in vm.unkept]
     if against:
         raise SparedError(f"its storage makes no snapshots of {', '.join(against)}")
 

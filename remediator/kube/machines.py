@@ -83,17 +83,6 @@ class StorageStatus(KubeStruct, frozen=True):
     volume_snapshot_statuses: tuple[VolumeSnapshotStatus, ...] | None = None
 
 
-class VirtualMachineStorage(KubeObject, frozen=True):
-    """A VirtualMachine, narrowed to what its storage can do. Read only when that is asked."""
-
-    status: StorageStatus | None = None
-
-    @property
-    def volumes(self) -> tuple[VolumeSnapshotStatus, ...]:
-        """What KubeVirt says of each volume; empty where it says nothing."""
-        return (self.status.volume_snapshot_statuses if self.status else None) or ()
-
-
 class ClaimSource(KubeStruct, frozen=True):
     """A PersistentVolumeClaim as a volume."""
 
@@ -140,6 +129,42 @@ class Volume(KubeStruct, frozen=True):
         """It was added to the running machine."""
         source = self.persistent_volume_claim or self.data_volume or self.memory_dump
         return bool(source and source.hotpluggable)
+
+
+class InstanceTemplateSpec(KubeStruct, frozen=True):
+    """``spec.template.spec``, narrowed to the volumes."""
+
+    volumes: tuple[Volume, ...] | None = None
+
+
+class InstanceTemplate(KubeStruct, frozen=True):
+    """``spec.template``, narrowed."""
+
+    spec: InstanceTemplateSpec | None = None
+
+
+class StorageSpec(KubeStruct, frozen=True):
+    """``spec``, narrowed to the template of its instances."""
+
+    template: InstanceTemplate | None = None
+
+
+class VirtualMachineStorage(KubeObject, frozen=True):
+    """A VirtualMachine, narrowed to what its storage can do. Read only when that is asked."""
+
+    spec: StorageSpec | None = None
+    status: StorageStatus | None = None
+
+    @property
+    def unkept(self) -> tuple[VolumeSnapshotStatus, ...]:
+        """Its persistent volumes that KubeVirt says no snapshot keeps; others keep nothing."""
+        template = self.spec.template if self.spec is not None else None
+        inside = template.spec if template is not None else None
+        persistent = {
+            each.name for each in (inside.volumes if inside else None) or () if each.claim
+        }
+        said = (self.status.volume_snapshot_statuses if self.status else None) or ()
+        return tuple(each for each in said if each.name in persistent and not each.enabled)
 
 
 class VmiSpec(KubeStruct, frozen=True):

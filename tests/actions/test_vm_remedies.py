@@ -366,9 +366,31 @@ async def test_a_snapshot_that_comes_to_nothing_is_a_failure(doing, state, words
     assert words in outcome.detail
 
 
-async def test_a_storage_that_makes_none_is_spared_and_named(doing, make):
-    volumes = [{"name": "disk", "enabled": False, "reason": "no VolumeSnapshotClass"}]
-    doing.api.change(make.VM, status={"volumeSnapshotStatuses": volumes})
+def with_volumes(doing, *, disk: bool) -> None:
+    """A VM with a disk and what nearly every VM has besides: a cloud-init volume."""
+    statuses = [
+        {"name": "disk", "enabled": disk, "reason": "" if disk else "no VolumeSnapshotClass"},
+        {"name": "init", "enabled": False, "reason": "not supported for this volumeSource type"},
+    ]
+    volumes = [
+        {"name": "disk", "persistentVolumeClaim": {"claimName": "db-disk"}},
+        {"name": "init", "cloudInitNoCloud": {"userData": ""}},
+    ]
+    doing.api.change(
+        doing.make.VM,
+        spec={"template": {"spec": {"volumes": volumes}}},
+        status={"volumeSnapshotStatuses": statuses},
+    )
+
+
+async def test_what_keeps_nothing_needs_no_snapshot(doing):
+    with_volumes(doing, disk=True)
+    storing(doing, snapshot_object("Succeeded", ready=True))
+    assert (await doing.do(snapshot)).status is SUCCEEDED
+
+
+async def test_a_storage_that_makes_none_is_spared_and_named(doing):
+    with_volumes(doing, disk=False)
     outcome = await doing.do(snapshot)
     assert outcome.status is SPARED
     assert "disk (no VolumeSnapshotClass)" in outcome.detail
