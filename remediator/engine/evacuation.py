@@ -38,6 +38,7 @@ from remediator.engine.rules import OnFailure
 from remediator.engine.verdicts import LIVING, Row
 
 _LEFT = "left:"  # VMs stayed on the node: key of what was last said
+_HELD_BY_POLICY = "hold"
 _NAMED_MAX = 5  # VMs that stayed, in one sentence
 _OVER = frozenset({IncidentState.HELD, IncidentState.ESCALATED})
 
@@ -47,6 +48,8 @@ _OVER = frozenset({IncidentState.HELD, IncidentState.ESCALATED})
 
 def is_settled(incident: Incident, plan: Plan) -> bool:
     """Whether all was tried already, and nothing has become possible since."""
+    if incident.answered == _HELD_BY_POLICY:  # until the evidence, or the policy, is another
+        return incident.plan is not None and incident.plan.policy_hash == plan.policy_hash
     if not incident.answered.startswith(_LEFT):
         return False
     return bool(plan.vms) and all(vm.treatment == Move.STAY for vm in plan.vms)
@@ -199,11 +202,12 @@ def _cordon(context: Context, incident: Incident, node: NodeFacts) -> None:
 
 
 def _notify(context: Context, incident: Incident, node: NodeFacts) -> None:
+    count = len(evacuation_plan.vms_on(context.inventory, node.name))
     decision = context.record(
         DecisionKind.SKIPPED,
         incident.subject,
         f"the policy asks to tell: {node.name} is {incident.verdict}, "
-        f"{len(evacuation_plan.vms_on(context.inventory, node.name))} VMs are on it",
+        f"{count} VM{' is' if count == 1 else 's are'} on it",
         incident=incident,
         stage="notify",
     )
@@ -217,8 +221,7 @@ def _hold(context: Context, incident: Incident) -> None:
         "the policy holds here",
         incident=incident,
         trigger=Trigger.WITHHELD,
-        stage="hold",
-        retry_at=context.now + context.settings.evacuation.follow_up_s,
+        stage=_HELD_BY_POLICY,
     )
 
 
