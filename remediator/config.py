@@ -38,6 +38,7 @@ Mode = Literal["observe", "enforce"]
 
 ENV_PREFIX = "REMEDIATOR_"
 CONFIG_ENV = "REMEDIATOR_CONFIG"  # names the file; not a setting itself
+SERVER_ENV = "REMEDIATOR_SERVER"  # where commands ask; the daemon does not read it
 
 # Kubernetes puts REMEDIATOR_SERVICE_HOST, REMEDIATOR_PORT and the like into every container of a
 # namespace that has a Service called "remediator" (service links); they are not meant for us.
@@ -155,7 +156,7 @@ def load(
             name: value
             for name, value in env.items()
             if name.startswith(ENV_PREFIX)
-            and name != CONFIG_ENV
+            and name not in (CONFIG_ENV, SERVER_ENV)
             and not _SERVICE_LINK.fullmatch(name)
         },
         prefix=ENV_PREFIX,

@@ -126,6 +126,7 @@ def test_what_kubernetes_injects_for_a_service_of_our_name_is_ignored():
         "REMEDIATOR_NATS_SERVICE_HOST": "10.0.0.2",
         "REMEDIATOR_NATS_PORT_4222_TCP_ADDR": "10.0.0.2",
         "REMEDIATOR_CONFIG": "/etc/remediator.yaml",
+        "REMEDIATOR_SERVER": "http://127.0.0.1:8080",
         "REMEDIATOR_HTTP__PORT": "9",  # ours, although it ends like one of theirs
     }
     assert load(environ={**HOME, **env}).http.port == 9

@@ -86,7 +86,7 @@ def _limits(view: BudgetsView, *, wide: bool) -> list[str]:
     shown = [each for each in view.limits if wide or each.used or each.spent]
     if not shown:
         return ["no limit is in use (-o wide shows them all)"]
-    headings = ("LIMIT", "OF", "SCOPE", "USED", "LIMIT", "")
+    headings = ("BUDGET", "OF", "SCOPE", "USED", "LIMIT", "")
     return columns(headings, [row(each) for each in shown], right=frozenset({3, 4}))
 
 

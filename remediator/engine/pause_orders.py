@@ -22,7 +22,9 @@ def give(context: Context, command: CommandGiven) -> None:
     if refusal:
         order_records.refuse(context, command, scope, refusal)
     else:
-        order_records.obey(context, command, scope)
+        lasts = command.lasts_s
+        note = f"it ends by itself after {lasts:g} s" if lasts is not None else ""
+        order_records.obey(context, command, scope, note=note)
 
 
 def scope_of(target: str) -> Subject | None:
