@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,15 @@ def patient(tmp_path):
     return directory
 
 
+@pytest.fixture
+def then(tmp_path):
+    """The policies that the records were made under."""
+    directory = tmp_path / "then"
+    directory.mkdir()
+    shutil.copy(shipped_directory() / "node-lost.yaml", directory)
+    return directory
+
+
 def test_the_differences_stand_in_a_table_and_the_exit_code_says_so(remediator, journal, patient):
     answer = remediator("policy", "backtest", "--policies", patient, "--file", journal)
     assert answer.code == ExitCode.FINDING
@@ -97,8 +107,8 @@ def test_the_differences_stand_in_a_table_and_the_exit_code_says_so(remediator, 
     assert "2 would be answered otherwise" in answer.err
 
 
-def test_nothing_differs_under_the_policies_of_then(remediator, journal):
-    answer = remediator("policy", "backtest", "--policies", shipped_directory(), "--file", journal)
+def test_nothing_differs_under_the_policies_of_then(remediator, journal, then):
+    answer = remediator("policy", "backtest", "--policies", then, "--file", journal)
     assert (answer.code, answer.out) == (ExitCode.OK, "")
     assert "none would be answered otherwise" in answer.err
 
@@ -133,14 +143,14 @@ def test_an_export_is_the_journal_byte_by_byte(remediator, journal, database):
     assert answer.out == "".join(line for line in lines if json.loads(line)["at"] >= since)
 
 
-def test_one_decision_is_made_again_from_its_record(remediator, database, patient):
+def test_one_decision_is_made_again_from_its_record(remediator, database, then, patient):
     planned = next(
         one
         for one in json.loads(remediator("decisions", "list", "--db", database, "-o", "json").out)
         if one["kind"] == "planned" and one["verdict"] == "Unreachable"
     )
     ask = ("decisions", "again", planned["seq"], "--db", database)
-    answer = remediator(*ask)
+    answer = remediator(*ask, "--policies", then)
     assert answer.code == ExitCode.OK
     assert "  verdict  Unreachable, by row unreachable-by-network\n" in answer.out
     assert "  policy   node-lost: cordon, fence, release, recover; after 20 s\n" in answer.out
