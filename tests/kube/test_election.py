@@ -181,6 +181,22 @@ async def test_the_leader_renews_and_the_others_wait():
 
 
 @on_virtual_time
+async def test_a_follower_knows_that_another_leads_for_as_long_as_the_lease_is_renewed():
+    async with team() as t:
+        first, second = t.join("a"), t.join("b")
+        assert not second.another_leads  # nothing was seen yet
+        await asyncio.sleep(60)
+        assert second.another_leads
+        assert not first.another_leads
+        t.server.trouble["a"] = lambda _call: status(503, "ServiceUnavailable")
+        await asyncio.sleep(4)
+        assert second.another_leads
+        await asyncio.sleep(20)
+        assert second.leader
+        assert not second.another_leads
+
+
+@on_virtual_time
 async def test_a_clean_stop_ends_the_work_then_releases_and_the_next_need_not_wait():
     async with team() as t:
         t.join("a")
