@@ -56,6 +56,10 @@ async def start_vm(work: StartVm, world: World) -> Result:
     if vm.run_strategy == "Halted":
         # KubeVirt's start would set Always, against the wish of whoever stopped it.
         raise SparedError("the VM is Halted: somebody wants it stopped")
+    while await _old_one_runs(work, world):
+        if world.left_s() <= _MARGIN_S:
+            return failed(f"KubeVirt has not noticed that its instance on {work.node} is over")
+        await asyncio.sleep(_READ_BACK_S)
     taken_up = await _taken_up(work, world)
     if taken_up:
         return succeeded(taken_up, changed=False)
@@ -75,6 +79,21 @@ async def start_vm(work: StartVm, world: World) -> Result:
             said = f"refused ({refused})" if refused else "accepted"
             return failed(f"the start was {said}, and nothing came of it", changed=not refused)
         await asyncio.sleep(_READ_BACK_S)
+
+
+async def _old_one_runs(work: StartVm, world: World) -> bool:
+    """Whether its instance on the dead host still counts as running, though its pod is gone.
+
+    KubeVirt notices that a moment later, and refuses a start until then.
+    """
+    path = VIRTUAL_MACHINE_INSTANCES.object_path(work.vm, work.namespace)
+    vmi = await read(world, path, VirtualMachineInstance) if work.node else None
+    return (
+        vmi is not None
+        and vmi.node_name == work.node
+        and vmi.phase not in _FINAL_PHASES
+        and not vmi.deleting
+    )
 
 
 async def _taken_up(work: StartVm, world: World) -> str:

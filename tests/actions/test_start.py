@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from remediator.engine.model import OutcomeStatus
@@ -99,3 +100,35 @@ async def test_an_accepted_start_that_nobody_takes_up_is_a_failure(stopped, make
 async def test_an_instance_on_its_way_out_does_not_count_as_started(stopped, make):
     stopped.api.put(make.VMI, vmi("Running", deletionTimestamp="2026-11-20T08:00:00Z"))
     assert (await stopped.do(make.start)).changed
+
+
+def on_the_dead_host(phase: str = "Running") -> dict:
+    """The instance that ran on n1: KubeVirt has not noticed yet that its pod is gone."""
+    found = vmi(phase)
+    found["status"]["nodeName"] = "n1"
+    return found
+
+
+async def test_the_instance_on_the_dead_host_does_not_count_as_started(stopped, make):
+    work = msgspec.structs.replace(make.start, node="n1")
+    stopped.api.put(make.VMI, on_the_dead_host())
+    looks = 0
+
+    def fails_soon(method: str, path: str) -> None:
+        nonlocal looks
+        looks += (method, path) == ("GET", make.VMI)
+        if looks == 4:
+            stopped.api.put(make.VMI, on_the_dead_host("Failed"))
+
+    stopped.api.before = fails_soon
+    outcome = await stopped.do(work)
+    assert (outcome.status, outcome.changed) == (SUCCEEDED, True)
+    assert [call[0] for call in stopped.api.writes] == ["PUT"]
+
+
+async def test_an_instance_on_the_dead_host_that_does_not_end_is_a_failure(stopped, make):
+    stopped.api.put(make.VMI, on_the_dead_host())
+    outcome = await stopped.do(msgspec.structs.replace(make.start, node="n1"))
+    assert outcome.status is FAILED
+    assert "has not noticed" in outcome.detail
+    assert stopped.api.writes == []
