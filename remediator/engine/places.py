@@ -30,7 +30,7 @@ def booting_now(context: Context, recoveries: Recoveries) -> list[Started]:
             found[vm] = _row(context, vm, launch, progress, booting=True)
     for vm in boots.booting(context):
         progress_of = recoveries.get(vm)
-        if vm not in found and (progress_of is None or progress_of.stage not in _FAILED):
+        if vm not in found and (progress_of is None or progress_of.stage is not Stage.STUCK):
             began_at = context.boots[vm.namespace, vm.name].since_at
             found[vm] = _row(context, vm, _launch(context, vm, began_at), booting=True)
     for vm, launch in context.pace.launches.items():
@@ -80,7 +80,7 @@ def close_ended(context: Context, rate: StartRate, recoveries: Recoveries) -> No
         progress = recoveries.get(vm)
         stage = progress.stage if progress is not None else None
         granted = progress is not None and holds_place(progress)
-        if granted or (stage not in _FAILED and vm in by_themselves):
+        if granted or (stage is not Stage.STUCK and vm in by_themselves):
             continue
         if launch.told and not launch.ended:
             _tell_end(context, rate, vm, launch, stage)

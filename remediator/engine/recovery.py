@@ -188,6 +188,16 @@ def _observe(context: Context, incident: Incident, progress: VmProgress) -> tupl
         return Stage.LEFT, f"left stopped, {plan.why}"
     if vm is not None and vm.run_strategy is RunStrategy.HALTED:
         return Stage.LEFT, "its owner has stopped it meanwhile"
+    return _observe_again(context, incident, progress, vmi)
+
+
+def _observe_again(
+    context: Context, incident: Incident, progress: VmProgress, vmi: VmiFacts | None
+) -> tuple[Stage, str]:
+    """Return how far a VM is whose dead pods are gone, and which is to run again."""
+    plan = progress.plan
+    if progress.stage is Stage.FAILED and not _tries_again(context, plan.vm, vmi):
+        return Stage.FAILED, "waits for its next try"
     if vmi is not None and _elsewhere(vmi, plan, incident):
         return _observe_moved(context, incident, progress, vmi)
     stopped = plan.run_strategy == RunStrategy.RERUN_ON_FAILURE and vmi is None
@@ -206,10 +216,8 @@ def _observe_moved(
 
 
 def _observe_new(context: Context, progress: VmProgress, vmi: VmiFacts) -> tuple[Stage, str]:
-    if vmi.phase == "Failed" and not _is_done_for(progress):
+    if vmi.phase == "Failed" and progress.stage not in (Stage.STUCK, Stage.WAITING):
         return _failed(context, progress)
-    if progress.stage is Stage.FAILED and vmi.phase != "Running" and _is_gated(context, progress):
-        return Stage.FAILED, "waits at our gate for its next try"
     if vmi.phase in ("Failed", "Succeeded"):
         return _timed(context, progress, Stage.STOPPED, "its new VMI has ended: KubeVirt goes on")
     if vmi.phase != "Running":
@@ -226,11 +234,6 @@ def _observe_new(context: Context, progress: VmProgress, vmi: VmiFacts) -> tuple
     return _timed(context, progress, Stage.RUNNING, f"runs on {vmi.node}; its guest boots")
 
 
-def _is_done_for(progress: VmProgress) -> bool:
-    """Whether no more is told of a new VMI that failed: it was before, or nothing had started."""
-    return progress.stage in (Stage.FAILED, Stage.STUCK, Stage.WAITING)
-
-
 def _failed(context: Context, progress: VmProgress) -> tuple[Stage, str]:
     pacing, failures = context.settings.pacing, progress.failures + 1
     if failures >= pacing.retries:
@@ -245,8 +248,14 @@ def _next_try_s(context: Context, progress: VmProgress) -> float:
     return retry_delay_s(progress.failures + 1, pacing.retry_after_s, pacing.retry_cap_s)
 
 
-def _is_gated(context: Context, progress: VmProgress) -> bool:
-    return any(pod.gated for pod in context.inventory.pods_of(progress.plan.vm))
+def _tries_again(context: Context, vm: Subject, vmi: VmiFacts | None) -> bool:
+    """Whether a VM whose start has failed has a new VMI whose pod was let through."""
+    if vmi is None or vmi.phase in ("Failed", "Succeeded"):
+        return False
+    return any(
+        pod.vmi_uid in ("", vmi.uid) and not pod.gated and not pod.deleting
+        for pod in context.inventory.pods_of(vm)
+    )
 
 
 def _elsewhere(vmi: VmiFacts, plan: VmPlan, incident: Incident) -> bool:

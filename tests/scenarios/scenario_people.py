@@ -71,6 +71,13 @@ class PeopleVerbs:
         path = VIRTUAL_MACHINES.object_path(name, namespace)
         await self._patch(path, {"metadata": {"labels": {key: value}}})
 
+    async def do_annotate_vm(self, vm: str, key: str, value: str | None) -> None:
+        said = f"{key}={value}" if value is not None else f"{key}-"
+        self.note(f"owner annotates vm/{vm} {said}")
+        namespace, name = vm.split("/")
+        path = VIRTUAL_MACHINES.object_path(name, namespace)
+        await self._patch(path, {"metadata": {"annotations": {key: value}}})
+
     async def do_start_vm(self, vm: str) -> None:
         self.note(f"owner starts vm/{vm}")
         await self._operator.replace(virtual_machine_action(*vm.split("/"), "start"), {})
