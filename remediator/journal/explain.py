@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from remediator.durations import format_duration
 from remediator.engine.chain import Decision, DecisionKind, GuardRow
-from remediator.engine.model import IncidentState, OutcomeStatus, Plane, Verdict
+from remediator.engine.model import Action, IncidentState, OutcomeStatus, Plane, Ungate, Verdict
 from remediator.engine.verdicts import ROWS
 from remediator.engine.vm_verdicts import ROWS as VM_ROWS
 from remediator.journal.rows import kind_of_work
@@ -34,6 +34,7 @@ _KIND_WORDS = {
     DecisionKind.RESOLVED: "The incident was resolved",
     DecisionKind.FENCE_METHODS: "This daemon took other fence configurations",
     DecisionKind.POLICIES: "This daemon took other policies",
+    DecisionKind.PACED: "The pace of starts changed",
     DecisionKind.OWN_HEALTH: "This daemon judged its own health",
 }
 _ANSWERS = {"grant": "yes", "wait": "not yet", "refuse": "no"}
@@ -208,8 +209,13 @@ def _proof(told: Sequence[Decision]) -> Iterator[str]:
         detail = f": {proof.detail}" if proof.detail else ""
         yield f"{proof.kind}, from {proof.source} at {clock(proof.at)}{detail}"
         yield f"it proves that boot {proof.boot_id or '(unknown)'} of {proof.node} has ended"
-    elif any(one.plan or one.action for one in told):
+    elif any(one.plan or (one.action and not _is_gate(one.action)) for one in told):
         yield "none yet: nothing is released and no VM restarts without it"
+
+
+def _is_gate(action: Action) -> bool:
+    """Whether it only opens a gate: that needs no proof, for the pod has never run."""
+    return isinstance(action.work, Ungate)
 
 
 def _action(decision: Decision) -> Iterator[str]:

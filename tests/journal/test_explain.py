@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from remediator.engine.chain import DecisionKind, EvidenceRow, GuardRow
-from remediator.engine.model import IncidentState, Outcome, OutcomeStatus, Verdict, vm_subject
+from remediator.engine.model import (
+    Action,
+    IncidentState,
+    Outcome,
+    OutcomeStatus,
+    Subject,
+    Ungate,
+    Verdict,
+    vm_subject,
+)
 from remediator.journal.explain import explain
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -198,3 +207,22 @@ def test_many_actions_of_a_kind_are_told_in_one_line(dead_node):
         )
     text = explain(dead_node.written[-1][0], story(dead_node))
     assert "force-stop: 0.3 s to 3 s, 4 times (3 succeeded, 1 failed)" in text
+
+
+def test_an_opened_gate_is_told_without_a_word_on_proof(book):
+    vm = vm_subject("shop", "db")
+    work = Ungate(namespace="shop", vmi="db", pod="virt-launcher-db-x", pod_uid="p1")
+    action = Action(
+        id="gate-p1/ungate/1", incident="", subject=vm, attempt=1, deadline_s=10.0, work=work
+    )
+    decision, _ = book.write(DecisionKind.STARTED, vm, "there is a place", action=action)
+    told = explain(decision, [decision])
+    assert "The action ungate was started: there is a place" in told
+    assert "proof" not in told
+
+
+def test_a_change_of_the_pace_is_told(book):
+    daemon = Subject("daemon", "me")
+    decision, _ = book.write(DecisionKind.PACED, daemon, "adopts 3 launcher pods")
+    told = explain(decision, [])
+    assert "The pace of starts changed: adopts 3 launcher pods" in told
