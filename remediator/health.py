@@ -54,12 +54,12 @@ def readiness(
             if broken is None
             else f"the chain is broken at record {broken}",
         ),
-        "policies": _policies(replica.policy_reload),
+        "policies": policies_part(replica.policy_reload),
         "leader": Part(ok=True, detail=role, needed=False),
     }
 
 
-def _policies(reload: PolicyReload) -> Part:
+def policies_part(reload: PolicyReload) -> Part:
     """Return what is in force, and what is refused: then the last good ones stay."""
     loaded, faults = f"{len(reload.policies)} in force", reload.faults
     if not faults:

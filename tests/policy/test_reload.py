@@ -12,6 +12,7 @@ import yaml
 
 from remediator import policy_reload
 from remediator.clock import Clock
+from remediator.health import policies_part as readiness_of
 from remediator.kube.discovery import ApiDiscovery
 from remediator.kube.reflector_settings import ReflectorSettings
 from remediator.kube.remediation_policies import GROUP, PLURAL
@@ -298,3 +299,18 @@ def policy_files():
     from remediator.policy import shipped_directory  # noqa: PLC0415 - of this test alone
 
     return sorted(shipped_directory().glob("*.yaml"))
+
+
+# --- what people see ------------------------------------------------------------------------------
+
+
+async def test_readiness_names_what_is_refused_and_stays_ready(make, tmp_path):
+    (tmp_path / "a.yaml").write_text(text("a"))
+    lab = make(tmp_path, installed=False)
+    part = readiness_of(lab.reload)
+    assert (part.ok, part.needed, part.detail) == (True, False, "1 in force")
+    (tmp_path / "a.yaml").write_text(text("a", "verdicts: [Ded]"))
+    await lab.look()
+    part = readiness_of(lab.reload)
+    assert (part.ok, part.needed) == (False, False)
+    assert part.detail.startswith(f"1 in force; 1 refused: {tmp_path}/a.yaml:4:19: spec.verdicts")
