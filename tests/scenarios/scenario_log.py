@@ -152,7 +152,12 @@ def truth(played: Played) -> str:
         parts.append(f"left stopped: {', '.join(named)}")
     if not played.lost:
         parts.append("no VM went down")
-    if played.migrations is not None and played.migrations.peak:
+    asked = any(
+        kind.fullmatch(f"{method} {path}")
+        for method, path in played.writes
+        for kind in (_EVICTION, _MIGRATION)
+    )
+    if asked and played.migrations is not None:
         seen = played.migrations
         ends = ", ".join(f"{count} {phase}" for phase, count in sorted(seen.ended.items()))
         parts.append(
