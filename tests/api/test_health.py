@@ -53,6 +53,7 @@ async def desk():
         ("/api/v1/health?zone=zone-a", HealthQuery(view="cluster", zone="zone-a")),
         ("/api/v1/health/nodes/n1.example.com", HealthQuery(view="node", name="n1.example.com")),
         ("/api/v1/health/vms/shop/db", HealthQuery(view="vm", namespace="shop", name="db")),
+        ("/api/v1/budgets", HealthQuery(view="budgets")),
         ("/api/v1/health/nodes/a%2Fb", HealthQuery(view="node", name="a/b")),
     ],
 )
