@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 # What interrupts a node, or a VM that may still run, by the tag of its work. The rest either brings
 # back what is down already, or only marks, or undoes.
 OF_NODES = frozenset({"fence"})
-OF_VMS = frozenset({"soft-reboot", "restart", "kill-pod", "migrate"})
-# Of these, what ends a run of the VM: the crash-loop guard counts them. A soft reboot does not, and
-# the end of a launcher pod goes on with a stop that was counted when KubeVirt was asked for it.
+# The end of a launcher pod goes on with a stop that was counted when KubeVirt was asked for it.
+OF_VMS = frozenset({"soft-reboot", "restart", "migrate"})
+# Of these, what ends a run of the VM: the crash-loop guard counts them. A soft reboot does not.
 RESTARTS = frozenset({"restart"})
 
 LOST = frozenset({Verdict.DEAD, Verdict.UNREACHABLE, Verdict.ISOLATED})

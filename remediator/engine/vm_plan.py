@@ -158,6 +158,16 @@ def work_for(
             return f"{step} is nothing that can be done about a VM"
 
 
+def ends_own_stop(context: Context, incident: VmIncident, policy: Policy) -> bool:
+    """Whether the step that is due only brings a stop to its end that we have asked for."""
+    step, vmi = incident.next_step, context.inventory.vmi(incident.subject)
+    if step != "force-stop" or vmi is None or vmi.uid != incident.run_uid:
+        return False
+    if not (incident.done.get("restart") or incident.done.get(step)):
+        return False
+    return isinstance(work_for(context, incident, step, policy), KillPod)
+
+
 def _soft_reboot(incident: VmIncident, vmi: VmiFacts | None) -> SoftReboot | str:
     if vmi is None or vmi.phase != "Running" or vmi.deleting:
         return "no guest runs that could obey"

@@ -34,7 +34,7 @@ from remediator.engine.model import (
 from remediator.engine.rules import OnFailure, Policy, first_match
 from remediator.engine.state import EngineState
 from remediator.engine.vm_recovery import Look
-from remediator.engine.vm_remedy_records import EXHAUSTED
+from remediator.engine.vm_remedy_records import COUNTING, EXHAUSTED
 
 
 def is_remedy(state: EngineState, action_id: str) -> bool:
@@ -166,6 +166,8 @@ class VmRemedies:
         vmi = context.inventory.vmi(subject)
         node = vmi.node if vmi is not None else ""
         rows = safeguards.ask_vm(context, subject, policy, incident.plan, node=node)
+        if vm_plan.ends_own_stop(context, incident, policy):
+            rows = tuple(row for row in rows if row.guard not in COUNTING)
         if safeguards.withheld(rows):
             vm_remedy_records.withhold(context, incident, rows, inputs)
             return

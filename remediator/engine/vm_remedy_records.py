@@ -14,6 +14,10 @@ from remediator.engine.model import RemedyWork, StartVm
 # What a record says after the last step: the plan is begun anew (``vm_state``).
 EXHAUSTED = "exhausted:"
 
+# Guards that count disruptions. What goes on with a stop of ours was counted when that was begun: a
+# VM that is half stopped must not be left so.
+COUNTING = frozenset({"crash-loop", "disruptions-at-once", "disruptions-per-hour", "policy-limits"})
+
 # A hold for one of these is ordinary; any other is worth a human's attention at once.
 _QUIET_GUARDS = frozenset(
     {"mode", "inventory", "paused", "cancelled", "replicated-app", "disruptions-at-once"}

@@ -22,7 +22,7 @@ from remediator.engine.model import (
     Unpause,
     Verdict,
 )
-from remediator.engine.rules import OnFailure, Policy, StepOptions, SubjectKind
+from remediator.engine.rules import Limits, OnFailure, Policy, StepOptions, SubjectKind
 from remediator.engine.views import Surroundings
 
 LADDER = ("soft-reboot", "restart", "force-stop")
@@ -627,3 +627,26 @@ def test_what_cannot_be_done_is_said_once_and_done_when_it_can_be(world_of):
     assert len([each for each in world.cluster.notices if each.startswith("notify")]) == 1
     world.vm(run_strategy=RunStrategy.ALWAYS)
     await_action(world, RestartVm, limit_s=20)
+
+
+def test_a_vm_that_is_half_stopped_is_not_left_so_by_a_limit(world_of):
+    world = world_of(
+        policy("restart", "force-stop", limits=Limits(per_subject_per_hour=1)),
+    )
+    fall_silent(world)
+    world.cluster.answer()
+    world.vm(status="Stopping", requests=("Stop", "Start"))
+    world.vmi(deleting=True, ready=False)
+    world.pod(deleting=True, grace_s=3600.0)
+    await_action(world, KillPod)
+
+
+def test_a_limit_holds_for_another_run(world_of):
+    world = world_of(
+        policy("restart", "force-stop", limits=Limits(per_subject_per_hour=1)),
+    )
+    fall_silent(world)
+    world.cluster.answer()
+    world.cluster.run(1000)
+    assert works(world) == ["restart"]
+    assert world.incident().state is IncidentState.HELD
