@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 
 from remediator.rehearsal.course import Course, HostCourse, Line, Moment, Recovery
 
@@ -16,11 +16,14 @@ _TOLD = ("event", "verdict", "planned", "refused", "escalated", "resolved", "lea
 def text_of(course: Course, *, verbose: bool) -> str:
     """Return the whole text."""
     size = f"{course.nodes} hosts in {course.zones} zones, {course.vms} VMs"
-    policies = ", ".join(f"{name} ({digest})" for name, digest in course.policies.items())
+    answered = ", ".join(
+        f"{name} ({course.policies.get(name, '')}) in {count}"
+        for name, count in course.answered.items()
+    )
     lines = [
         course.about,
         f"{size}; {course.mode}, seed {course.seed}",
-        f"policies: {policies}",
+        f"{_count(course.policies)}; answered incidents: {answered or 'none'}",
         "",
         *_table(_MOMENTS, [_moment(each) for each in _thinned(course.moments)]),
         "",
@@ -29,6 +32,10 @@ def text_of(course: Course, *, verbose: bool) -> str:
         lines += [*_table(_HOSTS, [_host(each) for each in course.hosts]), ""]
     lines += [*_decisions(course.lines, verbose=verbose), "", *_result(course)]
     return "\n".join(lines) + "\n"
+
+
+def _count(policies: Sized) -> str:
+    return "1 policy" if len(policies) == 1 else f"{len(policies)} policies"
 
 
 # --- the course -----------------------------------------------------------------------------------
@@ -94,7 +101,7 @@ def _seconds(at_s: float | None) -> str:
 def _decisions(lines: Sequence[Line], *, verbose: bool) -> Iterator[str]:
     told = [line for line in lines if verbose or line.what in _TOLD or "(" in line.what]
     for line in told:
-        yield f"{line.at_s:>7.1f}  {line.subject:<16} {line.what:<23} {line.why}".rstrip()
+        yield f"{line.at_s:>7.1f}  {line.subject:<19} {line.what:<23} {line.why}".rstrip()
     if len(told) < len(lines):
         yield f"         ({len(lines) - len(told)} more decisions about hosts with --verbose)"
 

@@ -68,6 +68,7 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     zones: int
     vms: int
     policies: dict[str, str]  # name -> content hash, in the order asked
+    answered: dict[str, int]  # policy -> incidents that it answered
     ended_s: float
     calm: bool  # all was well when it ended
     recovery: Recovery

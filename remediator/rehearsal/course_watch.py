@@ -56,6 +56,7 @@ class CourseWatch:
         self._moments: list[Moment] = []
         self._lines: list[Line] = []
         self._kinds: Counter[str] = Counter()
+        self._answered: dict[str, set[str]] = {}  # policy -> incidents
 
     @property
     def now_s(self) -> float:
@@ -119,6 +120,8 @@ class CourseWatch:
 
     def _take(self, decision: Decision) -> None:
         self._kinds[decision.kind.value] += 1
+        if decision.kind is DecisionKind.PLANNED and decision.plan is not None:
+            self._answered.setdefault(decision.plan.policy, set()).add(decision.incident)
         at_s = _tenths(decision.at - self._zero_at)
         if decision.subject.kind == "vm":
             if decision.stage == Stage.REQUESTED:
@@ -172,6 +175,7 @@ class CourseWatch:
             zones=spec.zones,
             vms=spec.vms,
             policies={policy.name: policy.content_hash[:12] for policy in policies},
+            answered={name: len(found) for name, found in sorted(self._answered.items())},
             ended_s=_tenths(self.now_s),
             calm=self.is_calm(),
             recovery=self._recovery(),

@@ -48,7 +48,8 @@ def moment(at_s, **fields):
 def course(**fields):
     known = {
         "about": "A rack loses its power.", "seed": 7, "mode": "enforce", "nodes": 6, "zones": 2,
-        "vms": 12, "policies": {"node-lost": "0123456789ab"}, "ended_s": 131.0, "calm": False,
+        "vms": 12, "policies": {"site-lost": "fedcba987654", "node-lost": "0123456789ab"},
+        "answered": {"node-lost": 2}, "ended_s": 131.0, "calm": False,
         "recovery": Recovery(
             lost=4, up=3, left=("shop/db",), median_s=20.04, p95_s=29.9, last_s=31.0,
             peak_boots=3, peak_boots_s=19.2, peak_boots_host=2,
@@ -131,7 +132,7 @@ def test_other_policies_lead_to_another_course(remediator, tmp_path):
     (tmp_path / "a.yaml").write_text(NO_PROOF)
     answer = remediator("simulate", "host-lost", *SMALL, "--until", "2m", "--policies", tmp_path)
     assert answer.code == ExitCode.FINDING
-    assert "policies: trusting-nobody (" in answer.out
+    assert "1 policy; answered incidents: trusting-nobody (" in answer.out
     assert "no level of bmc gives a proof that the policy takes here" in answer.out
     assert "0 of 2 VMs that were lost are up again\nstill down: " in answer.out
 
