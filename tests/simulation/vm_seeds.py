@@ -175,7 +175,9 @@ def ill(rehearsal: Rehearsal) -> list[str]:
             found.append(f"{vm} stands still: {domain.held or 'its host hangs'}")
         elif domain.hung:
             found.append(f"{vm} is frozen")
-        elif not domain.agent_answers:
+        elif not domain.agent_answers and not rehearsal.killed:
+            # Nobody misses an agent that only a process had heard which is gone, unless its incident
+            # was open then: KubeVirt itself forgets it. Such a guest works on.
             found.append(f"{vm}: its agent does not answer")
     return found
 
