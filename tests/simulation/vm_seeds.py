@@ -176,8 +176,8 @@ def ill(rehearsal: Rehearsal) -> list[str]:
         elif domain.hung:
             found.append(f"{vm} is frozen")
         elif not domain.agent_answers and not rehearsal.killed:
-            # Nobody misses an agent that only a process had heard which is gone, unless its incident
-            # was open then: KubeVirt itself forgets it. Such a guest works on.
+            # KubeVirt forgets a lost agent: who only starts then never misses it, unless its
+            # incident was open. Such a guest works on.
             found.append(f"{vm}: its agent does not answer")
     return found
 
