@@ -66,9 +66,11 @@ def waiting(context: Context) -> tuple[Gated, ...]:
     return tuple(found)
 
 
-def go_on(context: Context) -> None:
-    """Open what must not wait, and have ``pacing`` look at the rest."""
-    attend(context)
+def vm_free(context: Context, vm: Subject) -> None:
+    """Look at a VM whose action has ended: a gate of it may have had to wait for that."""
+    for pod in context.inventory.pods_of(vm):
+        if pod.gated:
+            _look_at(context, pod)
     context.pace.due = True
 
 
@@ -89,25 +91,31 @@ def hints(context: Context) -> dict[Subject, tuple[str, ...]]:
 def vmi_seen(context: Context, vmi: VmiFacts) -> None:
     """Give a place that has just become free to whoever waits for one."""
     if boots.look(context, (vmi.namespace, vmi.name)):
-        go_on(context)
+        context.pace.due = True
 
 
 def pod_seen(context: Context, pod: PodFacts) -> None:
     """Look at one pod whose gate may have to be opened at once, or whose VM boots now."""
     boots.look(context, (pod.namespace, pod.vmi))
-    if not pod.gated or not context.inventory.synced:
-        return
+    if pod.gated:
+        _look_at(context, pod)
+
+
+def _look_at(context: Context, pod: PodFacts) -> None:
+    """Open one gate if it must not wait."""
     gated = Gated(vm=vm_of(pod), pod=pod, since_at=_seen_at(context, pod))
-    if _may_open(context, gated):
-        why = reason_to_let_go(context, gated)
-        if why:
-            _start(context, gated, why)
+    if not context.inventory.synced or not _may_open(context, gated):
+        return
+    why = reason_to_let_go(context, gated)
+    if why:
+        _start(context, gated, why)
 
 
 def tick(context: Context) -> None:
     """Look at everything; called every second."""
     boots.follow(context)
-    go_on(context)
+    attend(context)
+    context.pace.due = True
 
 
 def attend(context: Context) -> None:
@@ -136,7 +144,6 @@ def reason_to_let_go(context: Context, gated: Gated) -> str:
     held_s, max_age_s = context.now - gated.since_at, context.settings.gates.max_age_s
     if held_s >= max_age_s:
         return f"held for {held_s:.0f} s: no gate stays shut for longer than {max_age_s:g} s"
-    context.wake_at(gated.since_at + max_age_s)
     return ""
 
 

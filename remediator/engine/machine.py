@@ -308,7 +308,7 @@ class Engine:
         incident = self.state.incidents.get(action.incident)
         self._consider(incident.subject.name if incident is not None else action.subject.name)
         if action.subject.kind == "vm":
-            gates.go_on(context)
+            gates.vm_free(context, action.subject)
 
     def _ordered(self, command: CommandGiven) -> None:
         """Look at whatever a person's order may have changed."""
