@@ -23,7 +23,9 @@ from remediator.bus.settings import EMBEDDED, NatsConfigError, NatsSettings, che
 from remediator.config_sources import Layers, SourceProblem
 from remediator.engine.disruptions import KEPT_S
 from remediator.engine.model import Plane
-from remediator.engine.settings import BudgetSettings, EngineSettings
+from remediator.engine.readiness import READY_WORDS, delay_s
+from remediator.engine.settings import BudgetSettings, EngineSettings, PacingSettings
+from remediator.engine.tiers import TIERS, parse_tier
 from remediator.fence_settings import RedfishDevice
 from remediator.kube.election import ElectionSettings
 from remediator.policy import shipped_directory
@@ -217,14 +219,33 @@ def _check_engine(engine: EngineSettings) -> Iterator[Problem]:
             )
     for section, name in (
         ("budgets", "max_fences_at_once"),
-        ("pacing", "starts_at_once_cluster"),
-        ("pacing", "starts_at_once_node"),
+        ("pacing", "retries"),
         ("steps", "attempts"),
     ):
         count: int = getattr(getattr(engine, section), name)
         if count < 1:
             yield Problem(("engine", section, name), f"{count} is too few; at least 1")
     yield from _check_limits(budgets)
+    yield from _check_pacing(engine.pacing)
+
+
+def _check_pacing(pacing: PacingSettings) -> Iterator[Problem]:
+    at = ("engine", "pacing")
+    for name in PacingSettings.__struct_fields__:
+        bound = getattr(pacing, name)
+        if name.startswith("starts_") and bound is not None and bound < 1:
+            yield Problem((*at, name), f"{bound} is too few; at least 1")
+    rate = pacing.rate
+    if not 1 <= rate.floor <= rate.initial <= rate.ceiling:
+        yield Problem((*at, "rate"), "must be 1 <= floor <= initial <= ceiling")
+    for index, tier in enumerate(pacing.gate_tiers):
+        if parse_tier(tier) is None:
+            known = ", ".join(TIERS)
+            text = f"{tier!r} is no tier: {known}, or a whole number from -1000 to 1000"
+            yield Problem((*at, "gate_tiers", index), text)
+    if pacing.ready_when not in READY_WORDS and delay_s(pacing.ready_when) is None:
+        words = ", ".join(READY_WORDS)
+        yield Problem((*at, "ready_when"), f"must be one of {words}, or a time such as 90s")
 
 
 def _check_limits(budgets: BudgetSettings) -> Iterator[Problem]:

@@ -8,11 +8,10 @@ commas between. ``remediator.io/ready-when`` (annotation): ``up``, ``running``, 
 
 from __future__ import annotations
 
-import re
-
 from remediator.engine.context import Context
 from remediator.engine.inventory import Inventory
 from remediator.engine.model import RunStrategy, Subject, VmFacts, vm_subject
+from remediator.engine.readiness import READY_WORDS, delay_s
 from remediator.engine.start_order import loops
 from remediator.engine.tiers import parse_tier, tier_of_priority
 
@@ -20,9 +19,6 @@ PRIORITY = "remediator.io/restart-priority"
 AFTER = "remediator.io/start-after"
 READY_WHEN = "remediator.io/ready-when"
 
-READY_WORDS = ("up", "running", "agent", "ready")
-_DELAY = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(s|m|h)?")
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _AFTER_MAX = 32  # names that are read of one annotation
 
 _STOPPED_ON_PURPOSE = frozenset(
@@ -68,12 +64,6 @@ def loop_of(inventory: Inventory, facts: VmFacts) -> tuple[Subject, ...]:
             todo += reached[vm]
     found = loops(reached)
     return found[0] if found else ()
-
-
-def delay_s(word: str) -> float | None:
-    """Read "90s", "5m", "2h" or plain seconds; None where it is none of them."""
-    match = _DELAY.fullmatch(word.strip())
-    return float(match[1]) * _UNITS_S[match[2] or "s"] if match else None
 
 
 def is_ready(context: Context, vm: Subject, running_at: float) -> bool:

@@ -54,6 +54,7 @@ async def desk():
         ("/api/v1/health/nodes/n1.example.com", HealthQuery(view="node", name="n1.example.com")),
         ("/api/v1/health/vms/shop/db", HealthQuery(view="vm", namespace="shop", name="db")),
         ("/api/v1/budgets", HealthQuery(view="budgets")),
+        ("/api/v1/pacing", HealthQuery(view="pacing")),
         ("/api/v1/health/nodes/a%2Fb", HealthQuery(view="node", name="a/b")),
     ],
 )

@@ -19,7 +19,8 @@ from remediator.engine.model import (
     VmiFacts,
     vm_subject,
 )
-from remediator.engine.restart_marks import AFTER, PRIORITY, READY_WHEN, delay_s
+from remediator.engine.readiness import delay_s
+from remediator.engine.restart_marks import AFTER, PRIORITY, READY_WHEN
 from remediator.engine.settings import EngineSettings, PacingSettings, RateSettings
 from remediator.engine.start_rate import Learned
 
