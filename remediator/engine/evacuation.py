@@ -14,15 +14,15 @@ from __future__ import annotations
 from remediator.engine import (
     decision_inputs,
     evacuation_course,
+    evacuation_end,
     evacuation_plan,
     execution,
-    maintenance,
     safeguards,
 )
 from remediator.engine.chain import DecisionKind, GuardRow, Plan
 from remediator.engine.context import Context
 from remediator.engine.evacuation_plan import Move
-from remediator.engine.incidents import DONE_STAGES, Incident, Stage, Trigger
+from remediator.engine.incidents import Incident, Trigger
 from remediator.engine.inputs import Inputs
 from remediator.engine.model import (
     Action,
@@ -34,13 +34,9 @@ from remediator.engine.model import (
     Verdict,
     node_subject,
 )
-from remediator.engine.rules import OnFailure
 from remediator.engine.verdicts import LIVING, Row
 
-_LEFT = "left:"  # VMs stayed on the node: key of what was last said
 _HELD_BY_POLICY = "hold"
-_NAMED_MAX = 5  # VMs that stayed, in one sentence
-_OVER = frozenset({IncidentState.HELD, IncidentState.ESCALATED})
 
 
 # --- from a plan to its beginning -----------------------------------------------------------------
@@ -50,7 +46,7 @@ def is_settled(incident: Incident, plan: Plan) -> bool:
     """Whether all was tried already, and nothing has become possible since."""
     if incident.answered == _HELD_BY_POLICY:  # until the evidence, or the policy, is another
         return incident.plan is not None and incident.plan.policy_hash == plan.policy_hash
-    if not incident.answered.startswith(_LEFT):
+    if not incident.answered.startswith(evacuation_end.LEFT):
         return False
     return bool(plan.vms) and all(vm.treatment == Move.STAY for vm in plan.vms)
 
@@ -65,9 +61,8 @@ def plan_text(plan: Plan) -> str:
     count = len(plan.vms)
     text = f"{', '.join(plan.steps)}; {count} VM{'' if count == 1 else 's'} on it"
     left = [vm for vm in plan.vms if vm.treatment != Move.MIGRATE]
-    said = [f"{vm.vm.namespace}/{vm.vm.name} ({vm.why})" for vm in left[:_NAMED_MAX]]
-    more = f" and {len(left) - _NAMED_MAX} more" if len(left) > _NAMED_MAX else ""
-    return f"{text}; not moved live: {', '.join(said)}{more}" if left else text
+    said = evacuation_end.listed(f"{vm.vm.namespace}/{vm.vm.name} ({vm.why})" for vm in left)
+    return f"{text}; not moved live: {said}" if left else text
 
 
 def begin(
@@ -129,7 +124,7 @@ def consider(context: Context, incident: Incident, node: NodeFacts, row: Row) ->
         case _:
             evacuation_course.go_on(context, incident, node)
             if incident.state is IncidentState.EVACUATING:
-                _end(context, incident, node)
+                evacuation_end.end(context, incident, node)
 
 
 def _turn(context: Context, incident: Incident, node: NodeFacts, row: Row, plan: Plan) -> None:
@@ -161,7 +156,7 @@ def _stop_why(context: Context, node: NodeFacts) -> str:
 
 def _stop(context: Context, incident: Incident, node: NodeFacts, why: str) -> None:
     """End what is not needed, or not allowed, any more."""
-    moved = _moved(incident)
+    moved = evacuation_end.moved(incident)
     if why:
         decision = context.record(
             DecisionKind.REFUSED,
@@ -187,18 +182,14 @@ def _stop(context: Context, incident: Incident, node: NodeFacts, why: str) -> No
     )
 
 
-def _moved(incident: Incident) -> str:
-    stages = [progress.stage for progress in incident.vms.values()]
-    moved = sum(stage in (Stage.MOVED, Stage.UP) for stage in stages)
-    return f"{moved} of {len(stages)} VMs were moved"
-
-
 def _cordon(context: Context, incident: Incident, node: NodeFacts) -> None:
     tried = incident.attempts.get("cordon", 0)
     if tried < context.settings.steps.attempts:
         execution.start_step(context, incident, node)
         return
-    _give_up(context, incident, f"cordon failed {tried} times: no VM is moved", "exhausted:cordon")
+    evacuation_end.give_up(
+        context, incident, f"cordon failed {tried} times: no VM is moved", "exhausted:cordon"
+    )
 
 
 def _notify(context: Context, incident: Incident, node: NodeFacts) -> None:
@@ -223,95 +214,6 @@ def _hold(context: Context, incident: Incident) -> None:
         trigger=Trigger.WITHHELD,
         stage=_HELD_BY_POLICY,
     )
-
-
-# --- the end --------------------------------------------------------------------------------------
-
-
-def emptied(context: Context, incident: Incident, node: NodeFacts, row: Row) -> bool:
-    """End an incident that had to leave VMs behind, once the last of them has left; True if so."""
-    if incident.state not in _OVER or not incident.answered.startswith(_LEFT):
-        return False
-    if row.verdict not in LIVING or evacuation_plan.vms_on(context.inventory, node.name):
-        return False
-    if row.verdict is Verdict.HEALTHY:
-        return False
-    _resolve(context, incident, "its last VM has left")
-    return True
-
-
-def _end(context: Context, incident: Incident, node: NodeFacts) -> None:
-    """End the evacuation once every VM has come to its end."""
-    if any(progress.stage not in DONE_STAGES for progress in incident.vms.values()):
-        return
-    there = evacuation_plan.vms_on(context.inventory, node.name)
-    if not there:
-        _resolve(context, incident, _moved(incident))
-        return
-    said = [
-        f"{each.namespace}/{each.name} ({_why_left(context, incident, node, str(each))})"
-        for each in there[:_NAMED_MAX]
-    ]
-    more = f" and {len(there) - _NAMED_MAX} more" if len(there) > _NAMED_MAX else ""
-    text = f"{_moved(incident)}; still there: {', '.join(said)}{more}"
-    policy = evacuation_course.policy_of(context, incident)
-    on_failure = policy.options("migrate").on_failure if policy is not None else OnFailure.ESCALATE
-    key = f"{_LEFT}{','.join(str(each) for each in there[:_NAMED_MAX])}"
-    if on_failure is OnFailure.HOLD:
-        _give_up(context, incident, text, key, trigger=Trigger.WITHHELD)
-    else:
-        _give_up(context, incident, text, key)
-
-
-def _why_left(context: Context, incident: Incident, node: NodeFacts, key: str) -> str:
-    progress = incident.vms.get(key)
-    if progress is None:
-        return "it came later"
-    obstacle = evacuation_plan.obstacle_to(context, node, progress.plan.vm)
-    if obstacle is not None:
-        return obstacle.why
-    return evacuation_course.failures(progress) if progress.attempts else "left"
-
-
-def _give_up(
-    context: Context,
-    incident: Incident,
-    why: str,
-    key: str,
-    *,
-    trigger: Trigger = Trigger.EXHAUSTED,
-) -> None:
-    retry_at = context.now + context.settings.evacuation.follow_up_s
-    held = trigger is Trigger.WITHHELD
-    decision = context.record(
-        DecisionKind.REFUSED if held else DecisionKind.ESCALATED,
-        incident.subject,
-        f"{why}; looked at again in {context.settings.evacuation.follow_up_s:g} s",
-        incident=incident,
-        trigger=trigger,
-        stage=key,
-        retry_at=retry_at,
-    )
-    context.notice(decision)
-    context.wake_at(retry_at)
-
-
-def _resolve(context: Context, incident: Incident, why: str) -> None:
-    name = incident.subject.name
-    node = context.inventory.nodes.get(name)
-    wish = maintenance.wanted(context, node) if node is not None else ""
-    until = "until it is given back (undrain)" if wish else "until it is well"
-    marked = name in context.state.residues
-    stays = f"it stays cordoned {until}" if marked else "it was not cordoned by us"
-    decision = context.record(
-        DecisionKind.RESOLVED,
-        incident.subject,
-        f"{name} is empty: {why}; {stays}",
-        incident=incident,
-        trigger=Trigger.EMPTIED,
-    )
-    if wish:
-        context.notice(decision)  # a person waits for it
 
 
 def keeps_quiet(context: Context, node: NodeFacts, row: Row) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 
 from remediator.engine import (
-    evacuation_course,
     evacuation_guards,
     evacuation_limits,
+    evacuation_moves,
     evacuation_plan,
     maintenance,
     safeguards,
@@ -69,7 +69,7 @@ def preview(context: Context, around: Surroundings, name: str) -> DrainView | No
 def _policy(context: Context, node: NodeFacts, incident: Incident | None) -> Policy | None:
     """Return the policy that empties it, or would if a person wanted it empty."""
     if incident is not None and incident.state is IncidentState.EVACUATING:
-        return evacuation_course.policy_of(context, incident)
+        return evacuation_moves.policy_of(context, incident)
     # As if it had been wanted for as long as any policy asks.
     asked = about_node(context, node, Verdict.MAINTENANCE, 0.0, WANTED_EMPTY.name)
     return first_match(context.policies, asked, context.now).policy

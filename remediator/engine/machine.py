@@ -18,6 +18,7 @@ from remediator.engine import (
     commands,
     conviction,
     evacuation,
+    evacuation_end,
     execution,
     fencing,
     gates,
@@ -415,7 +416,7 @@ class Engine:
             conviction.close_vanished(context, incident)
             return
         row = conviction.judge(context, node)
-        if not evacuation.emptied(context, incident, node, row):
+        if not evacuation_end.emptied(context, incident, node, row):
             conviction.weigh(context, incident, node, row)
 
     def _consider_evacuating(self, incident: Incident) -> None:
