@@ -72,6 +72,7 @@ class Context:
         self.now = 0.0
         self.effects: list[Effect] = []
         self.down_now: frozenset[str] | None = None  # safeguards.unhealthy, computed once per call
+        self.apps: tuple[float, dict[str, set[Key]]] = (0.0, {})  # see replicas.py
         self.crowded_at: dict[str, float] = {}  # zone or cluster -> when it was last past its share
         self.power_asked: dict[str, float] = {}  # node -> when its power was last asked for
         self.probes_asked: dict[str, float] = {}  # node -> when probes of it were last asked for
