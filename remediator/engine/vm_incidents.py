@@ -45,6 +45,8 @@ def goes_on(context: Context, incident: VmIncident) -> bool:
 
     It stands still meanwhile. Once the host's plan brings the VM back, that one goes on with it.
     """
+    if safeguards.ignored(context, incident.subject):
+        return False
     key = (incident.subject.namespace, incident.subject.name)
     recovering = any(each.stage not in DONE_STAGES for _, each in _recoveries(context, key))
     return incident.started > 0 and not recovering

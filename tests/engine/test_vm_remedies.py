@@ -650,3 +650,13 @@ def test_a_limit_holds_for_another_run(world_of):
     world.cluster.run(1000)
     assert works(world) == ["restart"]
     assert world.incident().state is IncidentState.HELD
+
+
+def test_a_vm_that_its_owner_has_ignored_is_let_be_in_the_middle(world):
+    fall_silent(world)
+    world.cluster.answer()
+    world.vm(annotations={"remediator.io/pause": "ignore"})
+    world.cluster.run(300)
+    assert world.incident() is None
+    assert "none of our business" in world.records()[-1].why
+    assert works(world) == ["soft-reboot"]
