@@ -142,4 +142,12 @@ def _queue(view: PacingView, *, wide: bool) -> list[str]:
     ]
     more = [f"… and {len(view.queue) - len(shown)} more"] if len(shown) < len(view.queue) else []
     headings = ("#", "WAITS", "TIER", "SINCE", "BACK IN", "BECAUSE")
-    return ["", *columns(headings, rows), *more]
+    return ["", *columns(headings, rows), *more, *(_places(view) if wide else [])]
+
+
+def _places(view: PacingView) -> list[str]:
+    """Say where those that wait would go now, and why there."""
+    from remediator.cli.health_text import columns  # noqa: PLC0415 - not needed for --help
+
+    rows = [(each.vm, each.place or "-", each.place_why) for each in view.queue if each.place_why]
+    return ["", *columns(("WOULD GO", "TO", "BECAUSE"), rows)] if rows else []

@@ -277,7 +277,8 @@ def _grant(
 
 def _start(context: Context, rate: StartRate, candidate: Candidate, fit: Fit) -> None:
     vm, now = candidate.vm, context.now
-    why = f"tier {tier_name(candidate.tier)}" if candidate.tier else ""
+    tier = f"tier {tier_name(candidate.tier)}" if candidate.tier else ""
+    why = "; ".join(filter(None, (tier, fit.why)))
     if candidate.origin is Origin.GATE:
         if not gates.open_gate(context, candidate, why=why, prefer=fit.node):
             return
@@ -300,7 +301,11 @@ def _ask_fits(context: Context, asked: list[Candidate]) -> dict[Subject, Fit]:
     for vm, answer in placement.fits(context, asked).items():
         if isinstance(answer, placement.Placement):
             node = context.inventory.nodes.get(answer.node)
-            found[vm] = Fit(node=answer.node, zone=node.zone if node is not None else "")
+            found[vm] = Fit(
+                node=answer.node,
+                zone=node.zone if node is not None else "",
+                why=f"best on {answer.node}: {answer.why}" if answer.beside_data else "",
+            )
         else:
             found[vm] = Fit(why_not=answer.why)
             context.pace.fits[vm] = (context.now + _UNPLACED_S, found[vm])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from remediator.engine import pacing
+import msgspec
+
+from remediator.engine import pacing, placement
 from remediator.engine.context import Context
 from remediator.engine.model import IncidentState, Record
 from remediator.engine.places import booting_now, recovering
@@ -14,6 +16,7 @@ from remediator.engine.start_words import Candidate, Limits, Origin, Started
 from remediator.engine.tiers import tier_name
 
 LISTED_MAX = 5000  # VMs; the counts hold for all
+PLACED_MAX = 50  # VMs that are told their place: a plan takes its time on the event loop
 _BOOT_S = 30.0  # what a boot is taken to last before any was seen to end
 _NOT_YET = frozenset(
     {IncidentState.CONFIRMED, IncidentState.HELD, IncidentState.FENCING, IncidentState.FENCED}
@@ -32,6 +35,8 @@ class WaitingLine(Record, frozen=True, kw_only=True):
     waited_s: float
     back_in_s: float | None = None  # estimated; None where nothing can be said
     incident: str = ""
+    place: str = ""  # the node that is best for it now; only of the first PLACED_MAX lines
+    place_why: str = ""  # why that one, or why none
 
 
 class BootingLine(Record, frozen=True, kw_only=True):
@@ -84,7 +89,7 @@ def view(context: Context, at: float) -> PacingView:
     choice = _choice(context, held)
     took_s = rate.took_s or rate.base_s or _BOOT_S
     boot_lines = _booting(boots, took_s, at)
-    queue = _queue(context, choice, len(boots), took_s, at)
+    queue = _placed(context, choice, _queue(context, choice, len(boots), took_s, at))
     backs = [line.back_in_s for line in queue]
     backs += [line.back_in_s for line in boot_lines]
     known = [each for each in backs if each is not None]
@@ -178,6 +183,20 @@ def _queue(
             )
         )
     return lines
+
+
+def _placed(context: Context, choice: Choice, lines: list[WaitingLine]) -> list[WaitingLine]:
+    """Add where the first in the queue would go now, each counting those before it."""
+    first = [*choice.starts, *(each.candidate for each in choice.waits)][:PLACED_MAX]
+    answers = placement.fits(context, first)
+    found = []
+    for candidate, line in zip(first, lines, strict=False):
+        answer = answers[candidate.vm]
+        node = answer.node if isinstance(answer, placement.Placement) else ""
+        refused = ", ".join(f"{each.nodes} {each.filter}" for each in answer.refused)
+        why = f"{answer.why}; not: {refused}" if node and refused else answer.why
+        found.append(msgspec.structs.replace(line, place=node, place_why=why))
+    return [*found, *lines[len(found) :]]
 
 
 def _not_yet(context: Context) -> int:

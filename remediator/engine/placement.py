@@ -53,6 +53,7 @@ class Placement(Record, frozen=True, kw_only=True):
     vm: Subject
     node: str
     why: str
+    beside_data: bool = False  # a replica of every disk is on the node, or in its zone
     others: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
 
@@ -217,6 +218,7 @@ def _ask(
             vm=vm,
             node=choice.node,
             why=_why(context, want, choice),
+            beside_data=choice.step != FAR,
             others=choice.local,
             refused=refused,
         )

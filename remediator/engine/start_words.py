@@ -88,6 +88,7 @@ class Fit(Record, frozen=True, kw_only=True):
     node: str = ""
     zone: str = ""
     why_not: str = ""
+    why: str = ""  # what makes the node better than others, where its disks do
 
 
 class Reason(enum.StrEnum):
