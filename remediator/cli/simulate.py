@@ -6,6 +6,7 @@ import sys
 import typing
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -40,6 +41,13 @@ BUILT_IN = ("host-lost", "rack-lost", "zone-cut", "storm", "api-away")
     metavar="FILE",
     help="With the engine settings (budgets, pacing) of this file.",
 )
+@click.option(
+    "--gate",
+    "gate_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With the admission gate that this file installs: deploy/admission/webhook.yaml.",
+)
 @click.option("--nodes", type=click.IntRange(3, 1000), help="Hosts of a built-in scenario.")
 @click.option("--zones", type=click.IntRange(1, 26), help="Its zones.")
 @click.option("--vms", type=click.IntRange(1, 20_000), help="Its VMs.")
@@ -56,6 +64,7 @@ def simulate(
     scenario: str,
     directory: Path | None,
     config_file: Path | None,
+    gate_file: Path | None,
     nodes: int | None,
     zones: int | None,
     vms: int | None,
@@ -79,7 +88,13 @@ def simulate(
     try:
         sizes = {name: size for name, size in given.items() if size is not None}
         played = _scenario(scenario, sizes, until, seed)
-        course = _play(played, _policies(directory), seed, mode == "enforce", _engine(config_file))
+        how: dict[str, Any] = {
+            "seed": seed,
+            "enforce": mode == "enforce",
+            "engine": _engine(config_file),
+            "webhook": _webhook(gate_file),
+        }
+        course = _play(played, _policies(directory), how)
     except ScenarioError as error:
         raise CommandError(ExitCode.USAGE, str(error)) from error
     if output == "json":
@@ -150,13 +165,22 @@ def _engine(config_file: Path | None) -> EngineSettings | None:
     return load_settings(config_file, {}).engine
 
 
-def _play(
-    scenario: Scenario,
-    policies: list[Policy],
-    seed: int,
-    enforce: bool,  # noqa: FBT001 - one of five, all by position
-    engine: EngineSettings | None,
-) -> Course:
+def _webhook(gate_file: Path | None) -> dict[str, Any] | None:
+    """Return the configuration of the admission gate. Ends the command when it cannot be read."""
+    if gate_file is None:
+        return None
+    from remediator import strict_yaml  # noqa: PLC0415 - not needed for --help
+
+    try:
+        found = strict_yaml.load(strict_yaml.read_text(gate_file), file=str(gate_file)).value
+    except (strict_yaml.YamlError, OSError) as error:
+        raise CommandError(ExitCode.USAGE, str(error)) from error
+    if not isinstance(found, dict) or found.get("kind") != "MutatingWebhookConfiguration":
+        raise CommandError(ExitCode.USAGE, f"{gate_file} is no MutatingWebhookConfiguration")
+    return found
+
+
+def _play(scenario: Scenario, policies: list[Policy], how: dict[str, Any]) -> Course:
     from remediator.rehearsal.simulation import play  # noqa: PLC0415 - large
     from remediator.sim.virtual_time import run  # noqa: PLC0415 - the same
 
@@ -167,7 +191,7 @@ def _play(
             if bar is not None and task is not None:
                 bar.update(task, completed=at_s)
 
-        return run(play(scenario, policies, seed=seed, enforce=enforce, engine=engine, tell=tell))
+        return run(play(scenario, policies, tell=tell, **how))
 
 
 def _progress() -> AbstractContextManager[Progress | None]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from remediator.engine.rules import Policy
 from remediator.engine.settings import EngineSettings
@@ -23,14 +24,22 @@ async def play(
     seed: int,
     enforce: bool = True,
     engine: EngineSettings | None = None,
+    webhook: Mapping[str, Any] | None = None,
     tell: Callable[[float], None] = lambda _at_s: None,
 ) -> Course:
     """Play it to its end. ``tell`` is called once a virtual second, with the time.
 
+    ``webhook`` is the configuration of the admission gate, where it is to be installed.
+
     To be run by ``sim.virtual_time.run``. Raises ScenarioError, and what a replica fails with.
     """
     rehearsal = Rehearsal(
-        scenario.cluster.spec(seed), enforce=enforce, policies=policies, engine=engine, seed=seed
+        scenario.cluster.spec(seed),
+        enforce=enforce,
+        policies=policies,
+        engine=engine,
+        seed=seed,
+        webhook=webhook,
     )
     watch = CourseWatch(rehearsal, scenario.until_s)
     await rehearsal.start(replicas=scenario.replicas)

@@ -143,6 +143,15 @@ def test_observing_changes_nothing(remediator):
     assert "observe mode: would cordon, fence" in answer.out
 
 
+def test_with_the_admission_gate_starts_are_held_back_by_it(remediator):
+    gate = Path(__file__).parents[2] / "deploy" / "admission" / "webhook.yaml"
+    answer = remediator("simulate", "host-lost", *SMALL, "--gate", gate)
+    assert answer.code == ExitCode.OK
+    assert "2 of 2 VMs that were lost are up again" in answer.out
+    wrong = remediator("simulate", "host-lost", "--gate", gate.with_name("service.yaml"))
+    assert wrong.code == ExitCode.USAGE
+
+
 def test_a_file_says_what_happens(remediator, tmp_path):
     file = tmp_path / "two.yaml"
     file.write_text(
