@@ -414,3 +414,41 @@ def test_a_paused_vm_of_a_lost_host_waits_and_one_that_is_excluded_is_left(clust
     give(cluster, Verb.RESUME, "vm/ns/db")
     cluster.run(2)
     assert {each.subject.name for each in cluster.actions} == {"web", "db"}
+
+
+def test_an_ignored_host_that_is_fenced_already_is_let_go_and_still_cleaned_up(cluster):
+    cluster.add_vm("db", "n1")
+    cluster.lose("n1")
+    cluster.until(lambda: cluster.actions)
+    cluster.answer()
+    give(cluster, Verb.IGNORE, "node/n1")
+    assert cluster.incident("n1") is not None  # its fence is under way: not before that has ended
+    cluster.answer()
+    cluster.run(1)
+    assert cluster.incident("n1") is None
+    closed = cluster.kinds(DecisionKind.RESOLVED)[-1]
+    assert "it was fenced, and 1 of its VMs are left as they are" in closed.why
+    assert cluster.actions == []
+    cluster.silent.clear()
+    cluster.handler_silent.clear()
+    cluster.power("n1", Reading.UP)
+    cluster.node_changes("n1", boot_id="boot-n1-2")
+    cluster.until(lambda: cluster.actions, 60)
+    assert cluster.actions[0].id.split("/")[1] == "uncordon"
+
+
+def test_an_ignored_vm_gets_no_incident_and_an_open_one_is_closed(cluster):
+    cluster.add_vm("db", "n1")
+    facts = cluster.engine.context.inventory.vmis["ns", "db"]
+    lost = msgspec.structs.replace(facts, agent_connected=False, agent_known=True)
+    cluster.handle(ObjectSeen(facts=lost))
+    cluster.until(lambda: cluster.engine.state.vm_incidents, 900)
+    give(cluster, Verb.IGNORE, "namespace/ns")
+    cluster.run(60)
+    assert cluster.engine.state.vm_incidents == {}
+    why = cluster.kinds(DecisionKind.RESOLVED)[-1].why
+    assert why == "none of our business: namespace/ns is ignored by ana@laptop: firmware"
+    cluster.run(600)
+    assert cluster.engine.state.vm_incidents == {}
+    give(cluster, Verb.RESUME, "namespace/ns")
+    cluster.until(lambda: cluster.engine.state.vm_incidents, 900)
