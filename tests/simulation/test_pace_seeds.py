@@ -60,6 +60,7 @@ class Journal:
     wrong: list[str] = field(default_factory=list)
     waiting: dict[str, float] = field(default_factory=dict)  # dead pod in place -> since
     under_way: set[str] = field(default_factory=set)
+    planned: dict[str, list[str]] = field(default_factory=dict)  # incident -> VMs to restart
     led_at: float = 0.0
     most: int = 0
 
@@ -69,7 +70,7 @@ class Journal:
         if decision.kind is DecisionKind.LEADING:
             self.led_at = decision.at
         elif decision.kind is DecisionKind.PLANNED and decision.plan is not None:
-            self.planned = [
+            self.planned[decision.incident] = [
                 str(each.vm)
                 for each in decision.plan.vms
                 if each.treatment != Treatment.LEAVE_STOPPED
@@ -88,7 +89,8 @@ class Journal:
             if failed and isinstance(work, (ForceStop, Ungate)):
                 self.under_way.discard(vm)
             if decision.action is not None and "/release/" in decision.action.id and not failed:
-                self.waiting.update((each, decision.at) for each in self.planned)
+                planned = self.planned.get(decision.incident, [])
+                self.waiting.update((each, decision.at) for each in planned)
 
     def _granted(self, decision: Decision, vm: str, *, deletion: bool) -> None:
         self.waiting.pop(vm, None)
