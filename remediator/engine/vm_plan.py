@@ -50,7 +50,10 @@ _BY_STRATEGY: dict[RunStrategy, tuple[Treatment, str]] = {
         Treatment.RESTART,
         "Manual: restarted while it runs; once it has ended only a person starts it",
     ),
-    RunStrategy.ONCE: (Treatment.LEAVE_STOPPED, "Once: KubeVirt restarts it in no way"),
+    RunStrategy.ONCE: (
+        Treatment.LEAVE_STOPPED,
+        "Once: it is to have one run, and KubeVirt refuses to restart it",
+    ),
     RunStrategy.HALTED: (Treatment.LEAVE_STOPPED, "Halted: its owner wants it stopped"),
     RunStrategy.WAIT_AS_RECEIVER: (
         Treatment.LEAVE_STOPPED,

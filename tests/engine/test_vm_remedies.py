@@ -301,7 +301,7 @@ def test_another_verdict_is_another_question(world_of):
 @pytest.mark.parametrize(
     ("strategy", "why"),
     [
-        (RunStrategy.ONCE, "Once: KubeVirt restarts it in no way"),
+        (RunStrategy.ONCE, "Once: it is to have one run, and KubeVirt refuses to restart it"),
         (RunStrategy.NONE, "no VirtualMachine owns it: nobody would make it anew"),
     ],
 )
