@@ -124,6 +124,8 @@ def phase(vm: VmFacts | None, vmi: VmiFacts | None, memory: VmMemory) -> str:
 def start(vm: VmFacts | None, pods: list[PodFacts]) -> str:
     """Say what keeps it from starting, as KubeVirt and its own launcher pod have it."""
     status = vm.status if vm is not None else ""
+    if any(each.gated for each in pods):
+        return "patient"  # it waits for its turn, and we are who lets it wait
     if status == _UNPLACEABLE or any(each.unschedulable for each in pods):
         return "unplaceable"
     if status in _IMPOSSIBLE or any(each.waiting in _UNPULLABLE for each in pods):
@@ -293,6 +295,7 @@ def _pod(each: PodFacts) -> str:
     parts = [f"{each.name} {each.phase or 'new'}"]
     parts += [f"on {each.node}"] if each.node else []
     parts += [f"waits: {each.waiting}"] if each.waiting else []
+    parts += ["waits for its turn behind our gate"] if each.gated else []
     parts += [f"unschedulable: {each.unschedulable}"] if each.unschedulable else []
     parts += [f"{each.restarts} restarts"] if each.restarts else []
     parts += [f"being deleted with {each.grace_s:g} s of grace"] if each.deleting else []

@@ -201,3 +201,15 @@ def test_nothing_waits_in_quiet_times(storm):
     storm.cluster.run(3)
     assert gates.waiting(storm.cluster.engine.context) == ()
     assert storm.opened == []
+
+
+def test_a_vm_that_waits_behind_our_gate_is_not_taken_for_stuck(storm):
+    for name in "abc":
+        storm.pod(name)
+    storm.cluster.run(1)
+    for name in (storm.finish(), storm.finish()):
+        storm.open_in_the_world(name)
+    storm.cluster.run(580)
+    open_on = storm.cluster.engine.state.vm_open_on
+    assert "vm/ns/c" not in open_on
+    assert "vm/ns/a" in open_on  # its pod starts, and does not come to run
