@@ -94,6 +94,7 @@ class Inventory:
                 self._index_vmi(old_vmi, facts)
                 return old_vmi
             case PodFacts():
+                facts = self.rooms.sharing(facts)
                 old_pod = _swap(self.pods, (facts.namespace, facts.name), facts)
                 self._index_pod(old_pod, facts)
                 return old_pod

@@ -74,6 +74,13 @@ class Rooms:
             self._kept[found] = found
         return found
 
+    def sharing(self, pod: PodFacts) -> PodFacts:
+        """Return the pod with the one copy of its needs: each came with a copy of its own."""
+        if pod.needs is None:
+            return pod
+        needs = self.shared(pod.needs)
+        return pod if needs is pod.needs else msgspec.structs.replace(pod, needs=needs)
+
     def needs_of(self, pod: PodFacts) -> PodNeeds:
         """Return what a pod needs; nothing where that is not known."""
         return self.shared(pod.needs) if pod.needs is not None else NO_NEEDS

@@ -407,3 +407,12 @@ def test_a_migration_never_goes_to_its_own_node():
     answer = placement.target(lab.context, vm, exclude=["n1"])
     assert isinstance(answer, Placement)
     assert answer.node == "n2"
+
+
+def test_pods_that_need_the_same_share_one_copy_of_it():
+    lab = Lab()
+    rules = PodRules(node_selector=(("disk", "ssd"),))
+    lab.vm("v1", rules=rules)
+    lab.vm("v2", rules=PodRules(node_selector=(("disk", "ssd"),)))
+    first, second = lab.context.inventory.pods.values()
+    assert first.needs is second.needs
