@@ -102,6 +102,8 @@ class Journal:
         self.most = max(self.most, len(self.under_way))
         if len(self.under_way) > LIMIT:
             self.wrong.append(f"{decision.at:.1f}: {len(self.under_way)} starts under way")
+        if vm in self.dependent:
+            return  # it may count as more important than it says
         for other, since_at in self.waiting.items():
             waited_s = decision.at - max(since_at, self.led_at)
             more = self.tiers.get(other, 0) > self.tiers[vm]
