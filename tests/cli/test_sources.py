@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from remediator.api.app import Part, make_app, serving
@@ -16,6 +18,7 @@ from remediator.exit_codes import ExitCode
 from remediator.journal.query import DecisionQuery, StoredDecision
 from remediator.journal.store import DecisionStore
 from remediator.journal.writer import JournalWriter
+from remediator.policy.loader import shipped_directory
 
 QUESTIONS = [
     ("list", "-o", "json"),
@@ -143,3 +146,14 @@ async def test_a_file_that_the_daemon_began_anew_is_opened_anew(database, book):
     assert len(await source.select(DecisionQuery())) == 1
     source.close()
     await store.close()
+
+
+def test_a_backtest_and_an_export_read_every_source_alike(remediator, database, server, nats):
+    since = ("--since", "2026-01-01")
+    ask = ("policy", "backtest", "--policies", shipped_directory(), "-o", "json", *since)
+    for command in (ask, ("decisions", "export")):
+        expected = remediator(*command, "--db", database)
+        assert expected.code == ExitCode.OK
+        assert remediator(*command, "--nats", nats).out == expected.out
+        assert remediator(*command, "--server", server).out == expected.out
+    assert json.loads(remediator(*ask, "--nats", nats).out)["without_inputs"] == 1
