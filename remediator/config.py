@@ -243,6 +243,9 @@ def _check_pacing(pacing: PacingSettings) -> Iterator[Problem]:
             known = ", ".join(TIERS)
             text = f"{tier!r} is no tier: {known}, or a whole number from -1000 to 1000"
             yield Problem((*at, "gate_tiers", index), text)
+    for pattern, tier in pacing.namespace_tiers.items():
+        if parse_tier(tier) is None:
+            yield Problem((*at, "namespace_tiers", pattern), f"{tier!r} is no tier")
     if pacing.ready_when not in READY_WORDS and delay_s(pacing.ready_when) is None:
         words = ", ".join(READY_WORDS)
         yield Problem((*at, "ready_when"), f"must be one of {words}, or a time such as 90s")

@@ -21,6 +21,7 @@ def loaded(tmp_path, text):
         ("{retries: 0}", "retries: 0 is too few"),
         ("{rate: {floor: 5, initial: 3.0}}", "must be 1 <= floor <= initial <= ceiling"),
         ("{gate_tiers: [highest, urgent]}", "'urgent' is no tier: highest, high"),
+        ("{namespace_tiers: {'db-*': urgent}}", "'urgent' is no tier"),
         ("{ready_when: soon}", "must be one of up, running, agent, ready, or a time"),
     ],
 )

@@ -130,7 +130,7 @@ def _candidate(
     return Candidate(
         vm=vm,
         origin=origin,
-        tier=restart_marks.tier_of(inventory, vm),
+        tier=restart_marks.tier_of(inventory, vm, context.settings.pacing.namespace_tiers),
         after=restart_marks.after_of(inventory.vm(vm)),
         storage=storage_of(inventory, vm.namespace, claims),
         since_at=since_at,

@@ -146,7 +146,7 @@ def _row(
     return Started(
         vm=vm,
         started_at=launch.began_at,
-        tier=restart_marks.tier_of(inventory, vm),
+        tier=restart_marks.tier_of(inventory, vm, context.settings.pacing.namespace_tiers),
         booting=booting,
         ready=ready,
         storage=storage_of(inventory, vm.namespace, claims),

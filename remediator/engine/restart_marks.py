@@ -8,6 +8,9 @@ commas between. ``remediator.io/ready-when`` (annotation): ``up``, ``running``, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
 from remediator.engine.context import Context
 from remediator.engine.inventory import Inventory
 from remediator.engine.model import RunStrategy, Subject, VmFacts, vm_subject
@@ -19,6 +22,7 @@ PRIORITY = "remediator.io/restart-priority"
 AFTER = "remediator.io/start-after"
 READY_WHEN = "remediator.io/ready-when"
 
+NO_TIERS: Mapping[str, str] = {}
 _AFTER_MAX = 32  # names that are read of one annotation
 
 _STOPPED_ON_PURPOSE = frozenset(
@@ -26,8 +30,8 @@ _STOPPED_ON_PURPOSE = frozenset(
 )
 
 
-def tier_of(inventory: Inventory, vm: Subject) -> int:
-    """Return a VM's tier: what its owner says, or what its pod's PriorityClass stands for."""
+def tier_of(inventory: Inventory, vm: Subject, by_namespace: Mapping[str, str] = NO_TIERS) -> int:
+    """Return a VM's tier: what its owner says, its pod's PriorityClass, or its namespace."""
     facts = inventory.vm(vm)
     if facts is not None:
         for marks in (facts.labels, facts.annotations):
@@ -35,7 +39,12 @@ def tier_of(inventory: Inventory, vm: Subject) -> int:
             if tier is not None:
                 return tier
     pod = inventory.rooms.last.get((vm.namespace, vm.name))
-    return tier_of_priority(pod.priority) if pod is not None else 0
+    if pod is not None and pod.priority:
+        return tier_of_priority(pod.priority)
+    for pattern, word in by_namespace.items():
+        if fnmatchcase(vm.namespace, pattern):
+            return parse_tier(word) or 0
+    return 0
 
 
 def after_of(facts: VmFacts | None) -> tuple[Subject, ...]:

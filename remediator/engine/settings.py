@@ -186,6 +186,8 @@ class PacingSettings(Record, frozen=True, kw_only=True):
     # Tiers that must be ready before anything less important starts, and for how long at most.
     gate_tiers: tuple[str, ...] = ("highest",)
     gate_timeout_s: float = 120.0
+    # Tiers by namespace, as shell patterns, for VMs that say nothing; the first that fits.
+    namespace_tiers: dict[str, str] = {}
     # When a VM counts as ready for those that wait for it, where its annotation does not say:
     # "up" (guest agent, or running for settle_s), "running", "agent", "ready", or seconds running.
     ready_when: str = "up"

@@ -309,6 +309,21 @@ def test_what_cannot_be_read_counts_as_not_said(make_cluster):
     ]
 
 
+def test_a_namespace_has_a_tier_for_vms_that_say_nothing(make_cluster):
+    lost = Lost(make_cluster, {"a": {}, "b": {"priority": "low"}})
+    inventory = lost.cluster.engine.context.inventory
+    tiers = {"other": "highest", "n*": "high", "*": "low"}
+    by_name = {
+        name: pacing.restart_marks.tier_of(inventory, vm_subject("ns", name), tiers)
+        for name in ("a", "b")
+    }
+    assert by_name == {"a": 100, "b": -100}
+    pod = inventory.pods_of(vm_subject("ns", "a"))[0]
+    lost.cluster.handle(ObjectSeen(facts=msgspec.structs.replace(pod, priority=1000)))
+    of_pod = pacing.restart_marks.tier_of(inventory, vm_subject("ns", "a"), tiers)
+    assert of_pod == 33, "its PriorityClass is nearer to it than its namespace"
+
+
 def test_a_vmi_without_a_vm_has_no_marks(make_cluster):
     lost = Lost(make_cluster, {})
     lost.cluster.handle(ObjectSeen(facts=VmiFacts(namespace="ns", name="bare", uid="u")))
