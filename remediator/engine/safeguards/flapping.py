@@ -117,23 +117,30 @@ class CrashLoopSeen(Record, frozen=True, kw_only=True):
     limit: int
     within_s: float
     until: float | None = None
+    restarts: bool = True  # the plan restarts it
 
 
 @answers(CRASH_LOOP, CrashLoopSeen)
 def _crash_loop(saw: CrashLoopSeen) -> Answer:
+    if not saw.restarts:
+        return grant("the plan does not restart it")
     text = f"restarted {saw.times} times within {saw.within_s:.0f} s"
     if saw.times < saw.limit:
         return grant(f"{text}, limit {saw.limit}")
     return refuse(f"{text}, and it did not help: a human should look")
 
 
-def crash_loop(context: Context, vm: Subject) -> GuardRow:
-    """Stop restarting a VM that does not stay up, and tell."""
+def crash_loop(context: Context, vm: Subject, *, restarts: bool = True) -> GuardRow:
+    """Stop restarting a VM that does not stay up, and tell; ``restarts``: the plan would."""
     limits = context.settings.budgets.vms
     found = uses.lately(context, RESTARTS, subject=str(vm), within_s=limits.restarts_window_s)
     use = uses.per_time(str(vm), found, limits.restarts, within_s=limits.restarts_window_s)
     saw = CrashLoopSeen(
-        times=use.used, limit=use.limit, within_s=limits.restarts_window_s, until=use.until
+        times=use.used,
+        limit=use.limit,
+        within_s=limits.restarts_window_s,
+        until=use.until,
+        restarts=restarts,
     )
     return ask(CRASH_LOOP, saw)
 

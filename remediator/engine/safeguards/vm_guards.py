@@ -18,6 +18,11 @@ from remediator.engine.safeguards import approvals, claims, flapping, pauses, qu
 from remediator.engine.safeguards import node_rules as rules
 from remediator.engine.safeguards.node_guards import inventory_seen
 
+# Steps that interrupt no VM: of a plan that has no others, limits on disruption are not asked.
+_GENTLE = frozenset({"notify", "hold", "unpause", "snapshot"})
+_ALWAYS = frozenset({"mode", "inventory", "hands-off", "paused", "cancelled"})
+_RESTARTING = frozenset({"soft-reboot", "restart", "force-stop"})
+
 
 class VmQuestion(Record, frozen=True, kw_only=True):
     """What is to be done to which VM, by whose word."""
@@ -48,7 +53,12 @@ def ask_vm(
     own = context.state.vm_incident_on(subject)
     incident = own if own is not None else context.state.incident_on(node_subject(node))
     question = VmQuestion(vm=subject, policy=policy, plan=plan, node=node, incident=incident)
-    answered = tuple(guard(context, question) for guard in VM_GUARDS)
+    gentle = plan is not None and set(plan.steps) <= _GENTLE
+    answered = tuple(
+        guard(context, question)
+        for name, guard in VM_GUARDS_BY_NAME.items()
+        if not gentle or name in _ALWAYS
+    )
     return approvals.weigh(context, incident, policy, answered)
 
 
@@ -90,7 +100,9 @@ def _replicated_app(context: Context, question: VmQuestion) -> GuardRow:
 
 
 def _crash_loop(context: Context, question: VmQuestion) -> GuardRow:
-    return flapping.crash_loop(context, question.vm)
+    plan = question.plan
+    restarts = plan is None or bool(_RESTARTING & set(plan.steps))
+    return flapping.crash_loop(context, question.vm, restarts=restarts)
 
 
 def _storm(context: Context, _question: VmQuestion) -> GuardRow:

@@ -220,3 +220,25 @@ def test_vms_without_a_shared_label_do_not_wait_for_each_other(cluster):
     label(cluster, "two", "g2")
     begin(cluster, "g1")
     assert against(cluster, "g2") == {}
+
+
+def test_a_vm_in_a_crash_loop_may_still_be_moved(cluster):
+    cluster.add_vm("db", "n1")
+    restarted(cluster, "db", 3000, 2000, 1000)
+    moving = msgspec.structs.replace(PLAN, steps=("cordon", "migrate"))
+    found = ask_vm(cluster.engine.context, vm_subject("ns", "db"), POLICY, moving)
+    assert withheld(found) == ()
+
+
+def test_what_interrupts_no_vm_asks_no_limit_but_does_ask_whose_it_is(make_cluster):
+    cluster = make_cluster(settings=vm_budgets(at_once=1))
+    for name in ("a", "db"):
+        cluster.add_vm(name, "n1")
+    begin(cluster, "a")
+    resuming = msgspec.structs.replace(PLAN, steps=("unpause", "notify", "hold"))
+    context, vm = cluster.engine.context, vm_subject("ns", "db")
+    assert withheld(ask_vm(context, vm, POLICY, resuming)) == ()
+    facts = context.inventory.vms["ns", "db"]
+    marked = msgspec.structs.replace(facts, annotations={"remediator.io/pause": ""})
+    cluster.handle(ObjectSeen(facts=marked))
+    assert [row.guard for row in withheld(ask_vm(context, vm, POLICY, resuming))] == ["paused"]
