@@ -1,7 +1,7 @@
 """One example order for everybody: ``make test`` tries the same examples each time.
 
-A random example that fails once in a hundred runs stops an unrelated change. Looking for new ones is
-``make soak``'s work, which sets HYPOTHESIS_PROFILE=explore.
+A random example that fails once in a hundred runs stops an unrelated change. Looking for new ones
+is ``make soak``'s work, which sets HYPOTHESIS_PROFILE=explore.
 """
 
 from __future__ import annotations
