@@ -11,12 +11,18 @@ from seed_story import ENGINE, Story
 from remediator.engine import chain
 from remediator.engine.chain import Decision, DecisionKind
 from remediator.engine.model import (
+    CancelMigration,
     Fence,
     ForceStop,
     IncidentState,
+    Migrate,
     OutcomeStatus,
     Release,
+    RestartVm,
+    Snapshot,
+    SoftReboot,
     StartVm,
+    Unpause,
 )
 from remediator.engine.reevaluate import differences, reevaluate
 from remediator.engine.rules import Policy
@@ -32,6 +38,18 @@ LATELY_S = 60.0
 @cache
 def shipped_policies() -> list[Policy]:
     return load_directory(shipped_directory())
+
+
+# How the path ends of a request that names neither node nor pod in the end.
+_LAST_WORDS = {
+    StartVm: ("start",),
+    RestartVm: ("restart",),
+    SoftReboot: ("softreboot",),
+    Unpause: ("unpause",),
+    Snapshot: ("virtualmachinesnapshots",),
+    Migrate: ("eviction", "virtualmachineinstancemigrations"),
+    CancelMigration: ("cancel",),
+}
 
 
 class Watch:
@@ -112,6 +130,7 @@ class Watch:
                 getattr(work, "node", ""),
                 getattr(work, "pod", ""),
                 getattr(work, "vm", ""),
+                *_LAST_WORDS.get(type(work), ()),
             ):
                 return
         self._story.blame(f"{what} {target} without an acknowledged record before it")

@@ -8,6 +8,7 @@ table are as in a real cluster; only what is waited for after each step is short
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from collections.abc import Callable
 import msgspec
 from harness import PROBES, Rehearsal
 from seed_story import ENGINE, Story
+from seed_watch import Watch
 
 from remediator.engine.chain import Decision, DecisionKind
 from remediator.engine.model import IncidentState, KillPod, RestartVm, Verdict
@@ -240,6 +242,8 @@ async def play(seed: int) -> Story:
         probes=PROBES,
     )
     await rehearsal.start(replicas=rng.choice((1, 1, 2)))
+    watch = Watch(rehearsal, story)  # each write needs its record; no host is fenced for nothing
+    looking = asyncio.create_task(watch.look(), name="watch")
     began_at = rehearsal.clock.now()
     rehearsal.kill_after = set(rng.sample(range(2, 60), k=rng.choice((0, 0, 3, 6))))
     trouble = GuestTrouble(rehearsal, rng, story)
@@ -267,6 +271,7 @@ async def play(seed: int) -> Story:
     except TimeoutError:
         for problem in ill(rehearsal):
             story.blame(f"{PEACE_S:g} s after the last fault: {problem}")
+    looking.cancel()
     await rehearsal.stop()
     for double in rehearsal.cluster.ledger.double_runs:
         story.blame(str(double))
