@@ -220,6 +220,8 @@ def _observe_new(context: Context, progress: VmProgress, vmi: VmiFacts) -> tuple
         return _failed(context, progress)
     if vmi.phase in ("Failed", "Succeeded"):
         return _timed(context, progress, Stage.STOPPED, "its new VMI has ended: KubeVirt goes on")
+    if vmi.phase != "Running" and _is_held(context, progress.plan.vm, vmi):
+        return Stage.REQUESTED, "a new VMI was made"  # it cannot be late: we let it wait
     if vmi.phase != "Running":
         return _timed(context, progress, Stage.REQUESTED, "a new VMI was made")
     if vmi.agent_connected:
@@ -256,6 +258,12 @@ def _tries_again(context: Context, vm: Subject, vmi: VmiFacts | None) -> bool:
         pod.vmi_uid in ("", vmi.uid) and not pod.gated and not pod.deleting
         for pod in context.inventory.pods_of(vm)
     )
+
+
+def _is_held(context: Context, vm: Subject, vmi: VmiFacts) -> bool:
+    """Whether a VM's new pod waits behind our gate."""
+    pods = context.inventory.pods_of(vm)
+    return any(pod.gated and pod.vmi_uid in ("", vmi.uid) for pod in pods)
 
 
 def _elsewhere(vmi: VmiFacts, plan: VmPlan, incident: Incident) -> bool:

@@ -303,6 +303,8 @@ def _start(state: EngineState, decision: Decision, action: Action) -> None:
         state.residues[work.node].fence_method = work.method
     if isinstance(work, Ungate):
         state.gates.setdefault(work.pod_uid, GateTry()).attempts = action.attempt
+        if incident is not None and str(action.subject) in incident.vms:
+            incident.vms[str(action.subject)].started_at = decision.at  # it is let go only now
     if isinstance(work, (Uncordon, PowerOn, Ungate)):
         return
     evacuation_state.owe(state.residues, action)

@@ -20,7 +20,8 @@ from remediator.engine.model import (
 from remediator.engine.settings import EngineSettings, GateSettings, PacingSettings
 
 SETTINGS = EngineSettings(
-    pacing=PacingSettings(starts_at_once_cluster=2, start_timeout_s=3600.0), gates=GateSettings(max_age_s=600.0)
+    pacing=PacingSettings(starts_at_once_cluster=2, start_timeout_s=3600.0),
+    gates=GateSettings(max_age_s=600.0),
 )
 
 
