@@ -89,13 +89,15 @@ def hints(context: Context) -> dict[Subject, tuple[str, ...]]:
     """
     on_way: list[Subject] = []
     waiting: list[Subject] = []
+    gone = lost(context)
     for incident in context.state.incidents.values():
         if incident.state is IncidentState.RECOVERING:
             for progress in incident.vms.values():
+                vm = progress.plan.vm
                 if progress.stage is Stage.WAITING:
-                    waiting.append(progress.plan.vm)
-                elif progress.stage in _ON_ITS_WAY and not _is_bound(context, progress.plan.vm):
-                    on_way.append(progress.plan.vm)
+                    waiting.append(vm)
+                elif progress.stage in _ON_ITS_WAY and not _is_bound(context, vm, gone):
+                    on_way.append(vm)
         elif incident.state in _AHEAD and incident.plan is not None:
             # Told before the first pod is deleted: its successor is there within a second.
             waiting += [each.vm for each in incident.plan.vms]
@@ -185,18 +187,19 @@ def _on_their_way(context: Context) -> list[Subject]:
         for pod in context.inventory.rooms.unbound.values()
         if not pod.gated
     }
+    gone = lost(context)
     for incident in context.state.incidents.values():
         if incident.state is not IncidentState.RECOVERING:
             continue
         for progress in incident.vms.values():
-            if progress.stage in _ON_ITS_WAY and not _is_bound(context, progress.plan.vm):
-                found.add(progress.plan.vm)
+            vm = progress.plan.vm
+            if progress.stage in _ON_ITS_WAY and not _is_bound(context, vm, gone):
+                found.add(vm)
     return sorted(found)
 
 
-def _is_bound(context: Context, vm: Subject) -> bool:
-    """Whether it has a launcher on a node that counts already."""
-    gone = lost(context)
+def _is_bound(context: Context, vm: Subject, gone: frozenset[str]) -> bool:
+    """Whether it has a launcher on a node that counts already; ``gone`` are the lost ones."""
     return any(_counts(pod) and pod.node not in gone for pod in context.inventory.pods_of(vm))
 
 
