@@ -14,7 +14,7 @@ RUN = Path(__file__).parents[2] / "bench" / "run.py"
 @pytest.mark.timeout(180)
 def test_the_benchmark_runs_small_and_prints_its_table():
     # One of the two cold starts is enough: they differ in the objects only.
-    parts = ["decode", "bus", "engine", "end-to-end", "sync-disks"]
+    parts = ["decode", "bus", "engine", "admission", "end-to-end", "sync-disks"]
     done = subprocess.run(
         [sys.executable, str(RUN), "--quick", *parts],
         check=False,
@@ -29,6 +29,7 @@ def test_the_benchmark_runs_small_and_prints_its_table():
         "publisher, window of 256",
         "appended one by one",
         "heartbeats, quiet",
+        "answered, p99",
         "signal to decision, p99",
         "start to all lists complete",
         "memory, peak",
