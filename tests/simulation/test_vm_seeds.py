@@ -8,6 +8,8 @@
   mends a guest, leaders are killed at any record, and hosts are lost meanwhile
 * nothing is done to a VM on a suspicion, or while its host is in an incident; at most one action at
   a time; no pod of a living host goes without grace
+* every write has its acknowledged record before it, and every record, made again from what it
+  keeps, comes to the same end
 * the hash chain verifies, over every crash and take-over
 """
 

@@ -18,8 +18,10 @@ from harness import PROBES, Rehearsal
 from seed_story import ENGINE, Story
 from seed_watch import Watch
 
+from remediator.engine import chain
 from remediator.engine.chain import Decision, DecisionKind
 from remediator.engine.model import IncidentState, KillPod, RestartVm, Verdict
+from remediator.engine.reevaluate import differences, reevaluate
 from remediator.engine.rules import Policy, StepOptions, SubjectKind
 from remediator.engine.settings import RemedySettings, VmLimits
 from remediator.policy.loader import load_directory, shipped_directory
@@ -189,6 +191,7 @@ class Judge:
 
     def __init__(self, story: Story) -> None:
         self._story = story
+        self._policies = [*_of_nodes(), *POLICIES]
         self._open: dict[str, str] = {}  # node -> incident
         self._busy: dict[str, str] = {}
         self._confirmed: set[str] = set()
@@ -198,6 +201,9 @@ class Judge:
             self._one(decision)
 
     def _one(self, decision: Decision) -> None:
+        again = reevaluate(chain.decode(chain.encode(decision), decision.seq), self._policies)
+        for what in differences(decision, again):
+            self._blame(decision, f"made again from itself: {what}")
         if decision.subject.kind == "node" and decision.incident:
             if decision.kind is DecisionKind.OPENED:
                 self._open[decision.subject.name] = decision.incident
