@@ -15,9 +15,9 @@ import structlog
 
 from remediator.actions.world import SparedError, World
 from remediator.clock import Clock
-from remediator.engine.safeguards import CLAIM_PREFIX
 from remediator.engine.incidents import Incident
 from remediator.engine.model import IncidentState, NodeLeaseFacts
+from remediator.engine.safeguards import CLAIM_PREFIX
 from remediator.kube.client import KubeClient
 from remediator.kube.errors import ApiError, ConflictError, ForbiddenError, NotFoundError
 from remediator.kube.lease_record import LeaseRecord, LeaseRegister

@@ -87,7 +87,8 @@ def test_the_defaults_in_the_text_are_those_of_the_settings():
         ),
         f"restarted it {budgets.vms.restarts} times within the hour",
         (
-            f"{budgets.vms.at_once} in the cluster, {budgets.vms.at_once_namespace} in its namespace, "
+            f"{budgets.vms.at_once} in the cluster, "
+            f"{budgets.vms.at_once_namespace} in its namespace, "
             f"{budgets.vms.at_once_storage_class} of one of its storage classes"
         ),
         (
