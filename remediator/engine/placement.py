@@ -18,8 +18,9 @@ from remediator.engine import locality
 from remediator.engine.context import Context
 from remediator.engine.incidents import Stage
 from remediator.engine.model import IncidentState, PodFacts, Record, Subject, vm_subject
-from remediator.engine.placement_board import Board, Choice, Want, table_of
+from remediator.engine.placement_board import Board, Choice, Want
 from remediator.engine.placement_scores import FAR, STEP_WORDS
+from remediator.engine.placement_table import table_of
 from remediator.engine.pod_rules import NO_NEEDS
 
 HINTS_MAX = 200  # VMs that wait and get a hint: told once a second, while thousands may wait

@@ -20,7 +20,6 @@ from remediator.engine.model import Subject
 from remediator.engine.placement_filters import (
     Place,
     any_term_holds,
-    static_refusal,
 )
 from remediator.engine.placement_neighbours import Neighbours
 from remediator.engine.placement_scores import (
@@ -29,17 +28,15 @@ from remediator.engine.placement_scores import (
     points,
     replicated,
 )
+from remediator.engine.placement_table import NodeRoom, PlaceTable
 from remediator.engine.pod_rules import (
     NO_NEEDS,
-    NodeRules,
     NodeTerm,
     PodNeeds,
-    PodRules,
     node_rules,
 )
 
 NO_NODE = ""
-_KEPT_SHAPES = 4096
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,98 +62,6 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     boots: int = 0
     local: tuple[str, ...] = ()  # nodes with a replica of every disk that would do, too
     refused: Mapping[str, int] = {}  # by filter, how many nodes; complete where no node was found
-
-
-class PlaceTable:
-    """The nodes of one picture, and which of them each set of rules allows."""
-
-    def __init__(self, inventory: Inventory) -> None:
-        self.edition = inventory.rooms.edition
-        nodes = inventory.nodes
-        self.places = [Place(nodes[name]) for name in sorted(nodes)]
-        self.by_name = {place.name: place for place in self.places}
-        self._allowed: dict[NodeRules, tuple[list[Place], Counter[str]]] = {}
-
-    def allowed(self, rules: PodRules) -> tuple[list[Place], Counter[str]]:
-        """Return the nodes that these rules allow by themselves, and how many each one refuses."""
-        key = node_rules(rules)
-        found = self._allowed.get(key)
-        if found is None:
-            if len(self._allowed) >= _KEPT_SHAPES:
-                self._allowed.clear()
-            places: list[Place] = []
-            refused: Counter[str] = Counter()
-            for place in self.places:
-                word = static_refusal(rules, place)
-                if word:
-                    refused[word] += 1
-                else:
-                    places.append(place)
-            found = self._allowed[key] = places, refused
-        return found
-
-
-def table_of(inventory: Inventory) -> PlaceTable:
-    """Return the table of the nodes as they are now; the last one serves while no node changes."""
-    rooms = inventory.rooms
-    table = rooms.table
-    if not isinstance(table, PlaceTable) or table.edition != rooms.edition:
-        table = rooms.table = PlaceTable(inventory)
-    return table
-
-
-class _Room:
-    """What one node still has. A total of 0 is one that its kubelet has not told: no limit."""
-
-    __slots__ = ("boots", "cpu", "cpu_total", "extra", "memory", "memory_total", "pods")
-
-    def __init__(self, inventory: Inventory, place: Place) -> None:
-        facts, rooms = place.facts, inventory.rooms
-        use = rooms.launchers.get(place.name)
-        others = rooms.others.get(place.name)
-        self.cpu_total, self.memory_total = facts.cpu_m, facts.memory
-        self.cpu = facts.cpu_m
-        self.memory = facts.memory
-        self.pods: float = facts.pods or float("inf")
-        self.extra = dict(facts.extra)
-        self.boots = rooms.booting[place.name]
-        for each in (use, others):
-            if each is not None:
-                self.cpu -= each.cpu_m
-                self.memory -= each.memory
-                self.pods -= each.pods
-                for name, amount in (each.extra or {}).items():
-                    self.extra[name] = self.extra.get(name, 0) - amount
-
-    def lacks(self, needs: PodNeeds) -> str:
-        """Return what there is too little of, or ""."""
-        if self.pods < 1:
-            return "pods"
-        if self.memory_total and needs.memory and needs.memory > self.memory:
-            return "memory"
-        if self.cpu_total and needs.cpu_m and needs.cpu_m > self.cpu:
-            return "cpu"
-        for name, amount in needs.extra:
-            if self.cpu_total and amount and amount > self.extra.get(name, 0):
-                return name
-        return ""
-
-    def left(self, needs: PodNeeds) -> float:
-        """Return the smaller share of CPU and memory that is left with this VM there."""
-        share = 1.0
-        if self.cpu_total:
-            share = (self.cpu - needs.cpu_m) / self.cpu_total
-        if self.memory_total:
-            share = min(share, (self.memory - needs.memory) / self.memory_total)
-        return max(0.0, share)
-
-    def take(self, needs: PodNeeds) -> None:
-        self.cpu -= needs.cpu_m
-        self.memory -= needs.memory
-        self.pods -= 1
-        for name, amount in needs.extra:
-            self.extra[name] = self.extra.get(name, 0) - amount
-        self.boots += 1
 
 
 _Sifted = tuple[dict[str, Place], Mapping[str, int]]
@@ -189,7 +94,7 @@ class Board:
         self._table = table
         self._unable = unable
         self._lost = lost
-        self._rooms: dict[str, _Room] = {}
+        self._rooms: dict[str, NodeRoom] = {}
         self._shapes: dict[tuple[object, ...], _Shape] = {}
         self._sifted: dict[tuple[object, ...], _Sifted] = {}
         # size and zone -> points of the nodes, and how many promises they know of
@@ -283,10 +188,10 @@ class Board:
         place = self._table.by_name.get(node)
         return place.zone if place is not None else ""
 
-    def _room(self, place: Place) -> _Room:
+    def _room(self, place: Place) -> NodeRoom:
         room = self._rooms.get(place.name)
         if room is None:
-            room = self._rooms[place.name] = _Room(self._inventory, place)
+            room = self._rooms[place.name] = NodeRoom(self._inventory, place)
         return room
 
     def _refusal(self, want: Want, place: Place) -> str:

@@ -14,7 +14,8 @@ from remediator.engine import placement
 from remediator.engine.locality import Kind, Locality
 from remediator.engine.model import vm_subject
 from remediator.engine.placement import Placement
-from remediator.engine.placement_board import Board, PlaceTable, Want
+from remediator.engine.placement_board import Board, Want
+from remediator.engine.placement_table import PlaceTable
 
 
 def a_disk(rng, nodes, number):

@@ -14,7 +14,8 @@ from remediator.engine import placement
 from remediator.engine.context import Context
 from remediator.engine.model import ClaimFacts, VmFacts, VmiFacts, vm_subject
 from remediator.engine.placement import Placement
-from remediator.engine.placement_board import Board, PlaceTable
+from remediator.engine.placement_board import Board
+from remediator.engine.placement_table import PlaceTable
 from remediator.engine.settings import EngineSettings
 from remediator.kube.objects import Node, PersistentVolume, Pod
 from remediator.sim.controllers.node_affinity import required_anti_affinity
