@@ -103,9 +103,7 @@ class _Dial:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Turn what went wrong there into virt-api's own answer."""
         if isinstance(error, (ConnectionError, LookupError)):
-            raise Problem(
-                500, "InternalError", f"Internal error occurred: {error}"
-            ) from error
+            raise Problem(500, "InternalError", f"Internal error occurred: {error}") from error
 
 
 def _running(call: SubresourceCall) -> Obj:
