@@ -32,8 +32,8 @@ from remediator.engine.model import (
     NodeFacts,
     RestartVm,
     Verdict,
-    node_subject,
 )
+from remediator.engine.safeguards import pauses
 from remediator.engine.verdicts import LIVING, Row
 
 _HELD_BY_POLICY = "hold"
@@ -107,10 +107,10 @@ def consider(context: Context, incident: Incident, node: NodeFacts, row: Row) ->
         _turn(context, incident, node, row, plan)
     if incident.state is not IncidentState.EVACUATING or row.verdict is Verdict.SUSPECT:
         return  # nothing is begun where the source may not live
-    why = _stop_why(context, node)
-    if row.verdict is Verdict.HEALTHY or why:
+    against = _against(context, incident, node)
+    if row.verdict is Verdict.HEALTHY or against is not None:
         if evacuation_course.wind_down(context, incident):
-            _stop(context, incident, node, why)
+            _stop(context, incident, node, against)
         return
     if not execution.due(context, incident):
         return
@@ -145,27 +145,26 @@ def _turn(context: Context, incident: Incident, node: NodeFacts, row: Row, plan:
     )
 
 
-def _stop_why(context: Context, node: NodeFacts) -> str:
-    """Return why this node must be left alone now, though it is not well."""
-    if not context.enforce:
-        return ""
-    return safeguards.hands_off(context, node) or safeguards.paused(
-        context, node_subject(node.name)
-    )
+def _against(context: Context, incident: Incident, node: NodeFacts) -> GuardRow | None:
+    """Return the guard by which this node must be left alone now, though it is not well."""
+    away = safeguards.hands_off(context, node)
+    if away:
+        return GuardRow(guard="hands-off", answer=safeguards.WAIT, why=away)
+    return next(iter(safeguards.withheld(pauses.stops(context, incident))), None)
 
 
-def _stop(context: Context, incident: Incident, node: NodeFacts, why: str) -> None:
+def _stop(context: Context, incident: Incident, node: NodeFacts, against: GuardRow | None) -> None:
     """End what is not needed, or not allowed, any more."""
     moved = evacuation_end.moved(incident)
-    if why:
+    if against is not None:
         decision = context.record(
             DecisionKind.REFUSED,
             incident.subject,
-            f"hands-off: {why}; {moved}",
+            f"{against.guard}: {against.why}; {moved}",
             incident=incident,
             trigger=Trigger.WITHHELD,
-            guards=(GuardRow(guard="hands-off", answer=safeguards.WAIT, why=why),),
-            stage="guards:hands-off",
+            guards=(against,),
+            stage=f"guards:{against.guard}",
         )
         context.notice(decision)
         return

@@ -7,7 +7,7 @@ import pytest
 from evacuation_world import DRAIN, HOLDING, RESTARTING, Evacuation
 
 from remediator.engine.chain import DecisionKind
-from remediator.engine.events import InventorySynced, ObjectSeen, SignalSeen
+from remediator.engine.events import InventorySynced, ObjectSeen, SignalSeen, Verb
 from remediator.engine.incidents import Stage
 from remediator.engine.model import (
     ClaimFacts,
@@ -522,6 +522,27 @@ def test_hands_off_in_the_middle_winds_down_and_holds(town):
     incident = t.cluster.incident("n1")
     assert incident.state is IncidentState.HELD
     assert "NodeMaintenance x" in t.cluster.notices[-1]
+
+
+@pytest.mark.parametrize(("verb", "lifts"), [(Verb.CANCEL, Verb.RETRY), (Verb.PAUSE, Verb.RESUME)])
+def test_a_person_may_stop_it_in_the_middle_and_let_it_go_on(town, verb, lifts):
+    t = town()
+    t.add("a", "b", "c")
+    t.begin()
+    t.accept()
+    t.moves("a", "n2")
+    t.accept()
+    assert t.order(verb, "node/n1").accepted
+    for each in list(t.cancels):
+        t.vmi(each.work.vmi, node="n1")
+        t.cluster.answer(each)
+    assert t.cluster.incident("n1").state is IncidentState.HELD
+    t.cluster.run(60)
+    assert t.cluster.actions == []
+    assert t.order(lifts, "node/n1").accepted
+    t.cluster.until(lambda: t.cordons, limit_s=30)
+    t.cluster.answer(t.cordons[0])
+    assert t.asked() == ["b", "c"]
 
 
 def test_what_stayed_is_looked_at_again_and_moved_when_it_can_be(town):
