@@ -173,6 +173,9 @@ def ill(rehearsal: Rehearsal) -> list[str]:
     }
     for vm in sorted(cluster.vms):
         domain = domains.get(vm)
+        manual = cluster.vms[vm].run_strategy == "Manual"
+        if domain is None and manual and rehearsal.killed:
+            continue  # what failed while nobody led may be weeks old: see docs/vm-verdicts.md
         if domain is None:
             found.append(f"{vm} does not run")
         elif domain.held or domain.paused:
