@@ -72,6 +72,10 @@ class Ours:
         self._rate.waits(len(self._waiting))
         return chosen
 
+    def reads(self, vm: Vm, now: float) -> None:
+        """Tell the rate: the daemon sees a VMI come to run."""
+        self._rate.reads(vm.name, now)
+
     def up(self, vm: Vm, now: float) -> None:
         """Tell the rate."""
         del self._booting[vm.name]

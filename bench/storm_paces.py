@@ -22,8 +22,11 @@ class InOrder:
         del now
         self._booting.discard(vm.name)
 
-    def idle(self, now: float) -> None:
+    def reads(self, vm: Vm, now: float) -> None:
         """Do nothing: these paces learn nothing."""
+
+    def idle(self, now: float) -> None:
+        """Do nothing, either."""
 
     def _start(self, count: int) -> list[Vm]:
         count = max(0, count)

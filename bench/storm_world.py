@@ -79,6 +79,9 @@ class Pace(Protocol):
     def choose(self, now: float) -> Sequence[Vm]:
         """Return the VMs to start now."""
 
+    def reads(self, vm: Vm, now: float) -> None:
+        """Note that a VM runs: launched, and booting from now on."""
+
     def up(self, vm: Vm, now: float) -> None:
         """Note that a VM was seen to be up."""
 
@@ -143,6 +146,7 @@ class _Storm:
         self._course.limits.append((now, float(getattr(self._pace, "limit", 0.0))))
 
     def _boot(self, vm: Vm) -> None:
+        self._pace.reads(vm, self._loop.time())
         self._storage.boot(lambda: self._loop.call_later(vm.seen_s, self._up, vm), ios=vm.ios)
 
     def _up(self, vm: Vm) -> None:
