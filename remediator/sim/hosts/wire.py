@@ -89,7 +89,8 @@ class HostProcess:
         self._transport = transport
         self._request_timeout_s = request_timeout_s
         self._failed = failed
-        self._tasks: set[asyncio.Task[None]] = set()
+        # In their order: whoever ends first tells first, and chance is drawn in that order.
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
     @property
     def listening(self) -> bool:
@@ -99,12 +100,12 @@ class HostProcess:
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``work`` until it ends or the process dies; a defect in it ends the simulation."""
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._done)
         return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled():
             error = task.exception()
             if error is not None:
