@@ -112,7 +112,10 @@ def weigh(context: Context, incident: Incident, node: NodeFacts, row: Row) -> No
     ask_power(context, incident, node)
     look_closer(context, node, incident)
     if row.verdict is Verdict.HEALTHY:
-        _clear(context, incident, node)
+        # What a new leader finds bad must stand for a while before it counts: that is not "well".
+        lives = incident.plan is not None and evacuation_plan.evacuates(incident.plan)
+        if not (lives and context.evidence.is_holding(node.name)):
+            _clear(context, incident, node)
         return
     convicting = row.verdict is not Verdict.SUSPECT
     fresh_boot = node.boot_id not in ("", incident.boot_id)
