@@ -357,8 +357,8 @@ def _pass_gates(context: Context, candidates: list[Candidate], booting: list[Sta
         del pace.shut_since[tier]
     for tier in shut:
         since_at = pace.shut_since.setdefault(tier, now)
-        context.wake_at(since_at + pacing.gate_timeout_s)
         if now < since_at + pacing.gate_timeout_s:
+            context.wake_at(since_at + pacing.gate_timeout_s)
             return  # the gates below it are shut by it, too: their time has not begun
         if lower >= tier:
             continue

@@ -47,7 +47,8 @@ class Scopes:
         return bound.at_once if bound.at_once is not None else 1 << 30
 
     def _count(self, each: Started) -> None:
-        recent = each.started_at > self.now - MINUTE_S
+        # The same sum as the end of the wait in ``take``: rounding must not tell them apart.
+        recent = each.started_at + MINUTE_S > self.now
         scopes = _scope_names(each.vm.namespace, each.storage, each.zone, each.node)
         if each.booting:
             self.at_once.update(scopes)

@@ -153,11 +153,10 @@ def lately(
     but: str = "",
 ) -> list[Disruption]:
     """Return the disruptions within the window, oldest first; ``but`` leaves one incident out."""
-    since_at = context.now - within_s
     return [
         each
         for each in context.state.disruptions
-        if each.at > since_at
+        if each.at + within_s > context.now  # as in per_time: rounding must not tell them apart
         and each.what in kinds
         and subject in ("", each.subject)
         and policy in ("", each.policy)

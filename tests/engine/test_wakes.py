@@ -1,0 +1,61 @@
+"""When the engine asks to be called again: never for a time that is over, or it would not rest."""
+
+from __future__ import annotations
+
+import pytest
+from test_pacing import Lost, paced
+
+from remediator.engine import placement
+from remediator.engine.effects import WakeAt
+from remediator.engine.events import Tick
+from remediator.engine.model import vm_subject
+from remediator.engine.start_scopes import Scopes
+from remediator.engine.start_words import Bound, Candidate, Limits, Origin, Started
+
+
+@pytest.fixture
+def nobody_fits(monkeypatch):
+    def fits(_context, candidates):
+        return {
+            each.vm: placement.Unplaced(vm=each.vm, why="no room anywhere") for each in candidates
+        }
+
+    monkeypatch.setattr(placement, "fits", fits)
+
+
+def wakes(cluster) -> list[float]:
+    effects = cluster.engine.handle(Tick(), cluster.now)
+    return [each.at for each in effects if isinstance(each, WakeAt)]
+
+
+@pytest.mark.usefixtures("nobody_fits")
+def test_a_gate_that_only_its_own_tier_waits_at_wakes_nobody_once_its_time_is_up(make_cluster):
+    lost = Lost(
+        make_cluster, {"db": {"priority": "highest"}}, settings=paced(5, gate_timeout_s=60.0)
+    )
+    lost.lose()
+    lost.cluster.run(120)
+    assert lost.cluster.engine.context.pace.shut_since, "it waits at the gate"
+    assert [at for at in wakes(lost.cluster) if at <= lost.cluster.now] == []
+
+
+def _unlucky_times(window_s: float) -> list[tuple[float, float]]:
+    """Return (then, now) of which rounding says both: within the window, and out of it."""
+    found = []
+    for number in range(1, 20_000):
+        then = number * 0.1 + 0.003 * (number % 7)
+        now = then + window_s
+        if then > now - window_s:
+            found.append((then, now))
+    return found
+
+
+def test_a_minute_that_is_over_bounds_no_start():
+    unlucky = _unlucky_times(60.0)
+    assert unlucky
+    limits = Limits(cluster=Bound(per_minute=1))
+    for then, now in unlucky[:50]:
+        before = Started(vm=vm_subject("ns", "a"), started_at=then, booting=False, ready=True)
+        scopes = Scopes(limits, None, [before], None, now)
+        candidate = Candidate(vm=vm_subject("ns", "b"), origin=Origin.GATE, since_at=then)
+        assert scopes.take(candidate, "", "") is None
