@@ -361,7 +361,7 @@ class Engine:
 
     def _consider_all(self) -> None:
         names = {incident.subject.name for incident in self.state.incidents.values()}
-        names |= maintenance.wanted_nodes(self._context)
+        names |= maintenance.wanted_nodes(self._context) | self._takeover.nodes(self._context)
         for name in sorted(names | set(self.state.residues)):
             self._consider(name)
 

@@ -33,6 +33,11 @@ class Takeover:
         """Note that an action has an outcome now."""
         self._left.discard(action_id)
 
+    def nodes(self, context: Context) -> set[str]:
+        """Return the nodes that actions are left over of: be they gone, or in no incident."""
+        pending = context.state.pending
+        return {_node_of(context, pending[action_id]) for action_id in self._left} - {""}
+
     def go_on(self, context: Context, node: str) -> list[Outcome]:
         """Repeat what may be repeated of this node's actions; return the outcomes of the rest."""
         dropped: list[Outcome] = []
