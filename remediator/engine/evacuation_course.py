@@ -168,18 +168,19 @@ def _take_back(context: Context, incident: Incident, progress: VmProgress, why: 
 
 def _cancel(context: Context, incident: Incident, progress: VmProgress, why: str) -> None:
     vm = progress.plan.vm
-    flight = _flight(context, progress)
+    flight, vmi = _flight(context, progress), context.inventory.vmi(vm)
     work = CancelMigration(
         node=incident.subject.name,
         namespace=vm.namespace,
         vmi=vm.name,
-        vmi_uid=progress.plan.vmi_uid,
+        # Not the plan's: its guest may run in another instance since.
+        vmi_uid=vmi.uid if vmi is not None else progress.plan.vmi_uid,
         migration=flight.name if flight is not None else "",
         migration_uid=flight.uid if flight is not None else "",
     )
     attempt = progress.cancels + 1
     # One VM may be migrated several times, each with its own cancelling.
-    step = f"cancel-migration-{progress.attempts}"
+    step = f"cancel-migration-{progress.earlier + progress.attempts}"
     evacuation_moves.start(context, incident, vm, work, why, step=step, attempt=attempt)
 
 

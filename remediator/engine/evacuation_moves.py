@@ -158,13 +158,15 @@ def _migrate(context: Context, incident: Incident, node: NodeFacts, progress: Vm
         vmi_uid=vmi.uid,
         pod=pod[0],
         pod_uid=pod[1],
-        migration=f"remediator-{incident.id}-{attempt}-{vm.name}",
+        # KubeVirt keeps those that have ended: under the name of one, none would be made.
+        migration=f"remediator-{incident.id}-{progress.earlier + attempt}-{vm.name}",
         target=target,
     )
     why = f"move it off {node.name} while it runs"
     if target:
         why += f", to {target}, which has its data at hand"
-    start(context, incident, vm, work, why, step="migrate", attempt=attempt)
+    earlier = progress.earlier
+    start(context, incident, vm, work, why, step="migrate", attempt=attempt, earlier=earlier)
 
 
 def _source_pod(context: Context, vm: Subject, node: str) -> tuple[str, str]:
@@ -183,7 +185,8 @@ def _restart(context: Context, incident: Incident, progress: VmProgress, why: st
     if owner is None or vmi is None:
         return  # follow() notes it
     work = _restart_work(vm, owner.uid, vmi, incident)
-    start(context, incident, vm, work, why, step="restart", attempt=progress.restarts + 1)
+    attempt, earlier = progress.restarts + 1, progress.earlier
+    start(context, incident, vm, work, why, step="restart", attempt=attempt, earlier=earlier)
 
 
 def _restart_work(vm: Subject, vm_uid: str, vmi: VmiFacts, incident: Incident) -> RestartVm:
@@ -205,10 +208,14 @@ def start(
     *,
     step: str,
     attempt: int,
+    earlier: int = 0,
 ) -> None:
-    """Record that an action on a VM is begun, and ask for it."""
+    """Record that an action on a VM is begun, and ask for it.
+
+    ``earlier``: how many of its kind plans before this one began; no two have one id.
+    """
     action = Action(
-        id=f"{incident.id}/{step}/{vm.namespace}/{vm.name}/{attempt}",
+        id=f"{incident.id}/{step}/{vm.namespace}/{vm.name}/{earlier + attempt}",
         incident=incident.id,
         subject=vm,
         attempt=attempt,

@@ -22,6 +22,11 @@ _STAGE = {
 }
 
 
+def begun(progress: VmProgress | None) -> int:
+    """Return how many moves and restarts of a VM an incident has begun: the next has a new name."""
+    return 0 if progress is None else progress.earlier + progress.attempts + progress.restarts
+
+
 def started(incident: Incident, decision: Decision, action: Action) -> None:
     """Note that something was begun for one VM of a node that is being emptied."""
     progress = incident.vms.get(str(action.subject))

@@ -150,6 +150,7 @@ class VmProgress(msgspec.Struct, kw_only=True):
     target: str = ""  # the node that a migration was asked to go to; empty: KubeVirt chooses
     cancels: int = 0  # tries to take its migration back
     restarts: int = 0  # in place of a migration
+    earlier: int = 0  # moves and restarts of it that earlier plans of the incident began
     last: str = ""  # why the last attempt to move it came to nothing
     answered: str = ""  # what was last refused of this VM, so that it is said once
 

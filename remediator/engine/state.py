@@ -135,7 +135,12 @@ def _apply_node(state: EngineState, decision: Decision) -> None:
             incident.plan, incident.step, incident.attempts = decision.plan, 0, {}
             incident.retry_at, incident.answered = 0.0, ""
             incident.vms = {
-                str(vm.vm): VmProgress(plan=vm, since_at=decision.at) for vm in decision.plan.vms
+                str(vm.vm): VmProgress(
+                    plan=vm,
+                    since_at=decision.at,
+                    earlier=evacuation_state.begun(incident.vms.get(str(vm.vm))),
+                )
+                for vm in decision.plan.vms
             }
         case DecisionKind.REFUSED | DecisionKind.ESCALATED if decision.subject.kind == "node":
             _held_back(incident, decision)

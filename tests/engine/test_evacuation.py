@@ -7,7 +7,7 @@ import pytest
 from evacuation_world import DRAIN, HOLDING, RESTARTING, Evacuation
 
 from remediator.engine.chain import DecisionKind
-from remediator.engine.events import InventorySynced, ObjectSeen, SignalSeen, Verb
+from remediator.engine.events import InventorySynced, ObjectGone, ObjectSeen, SignalSeen, Verb
 from remediator.engine.incidents import Stage
 from remediator.engine.model import (
     ClaimFacts,
@@ -719,3 +719,53 @@ def test_names_of_migrations_are_of_the_incident_the_attempt_and_the_vm(town):
     assert isinstance(action.work, Migrate)
     assert action.work.migration == f"remediator-{incident.id}-1-a"
     assert action.id == f"{incident.id}/migrate/ns/a/1"
+
+
+def test_the_migrations_of_another_plan_have_names_of_their_own(town):
+    t = town(follow_up_s=100)
+    t.add("a")
+    t.begin()
+    asked = []
+    for _ in range(3):
+        asked += [(each.id, each.work.migration) for each in t.migrates]
+        t.refuse("a", "no room")
+        t.cluster.run(85)
+    t.cluster.until(lambda: t.cordons)
+    t.cluster.answer(t.cordons[0])
+    assert t.asked() == ["a"], "planned again"
+    asked += [(each.id, each.work.migration) for each in t.migrates]
+    assert len({each for each, _ in asked}) == len({name for _, name in asked}) == 4
+    rebuilt = t.cluster.reborn().incident("n1").vms["vm/ns/a"]
+    assert rebuilt == t.progress("a")
+
+
+def test_what_is_taken_back_is_of_the_instance_that_runs_now(town):
+    t = town(prepare_s=60)
+    t.add("a")
+    t.want()
+    t.cluster.until(lambda: t.cordons, limit_s=5)
+    t.cluster.drop_pods("a", "n1")
+    t.cluster.place("a", "n1")  # by itself, before the cordon is on
+    t.vmi("a", node="n1")
+    t.cluster.answer(t.cordons[0])
+    (migrate,) = t.migrates
+    t.accept()
+    t.migration("a", "TargetReady")
+    t.cluster.run(62)
+    (cancel,) = t.cancels
+    assert cancel.work.vmi_uid == migrate.work.vmi_uid
+
+
+def test_a_new_leader_ends_a_move_off_a_node_that_is_gone(town):
+    t = town()
+    t.add("a")
+    t.begin()
+    assert t.asked() == ["a"]
+    gone = t.cluster.nodes.pop("n1")
+    t.cluster.handle(ObjectGone(kind=FactKind.NODE, namespace="", name="n1", uid=gone.uid))
+    t.cluster.run(2)
+    assert t.cluster.incident("n1") is None
+    other = t.cluster.reborn()
+    assert other.engine.state.busy == {"vm/ns/a": t.migrates[0].id}
+    other.lead()
+    assert other.engine.state.busy == {}, "else nothing would ever be done for this VM again"
