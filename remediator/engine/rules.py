@@ -318,7 +318,9 @@ def _namespace_row(policy: Policy, given: MatchInput) -> ClauseRow:
 
 def _for_row(policy: Policy, for_s: float, given: MatchInput, now: float) -> ClauseRow:
     stood_s = now - given.since_at
-    return _row(policy, f"for {for_s:g} s", f"{stood_s:.1f} s", held=stood_s >= for_s)
+    # The same sum as in ``_Entry.ask``: rounding must not keep the engine waking up for it.
+    held = now >= given.since_at + for_s
+    return _row(policy, f"for {for_s:g} s", f"{stood_s:.1f} s", held=held)
 
 
 def _condition_row(policy: Policy, condition: Condition, given: MatchInput) -> ClauseRow:

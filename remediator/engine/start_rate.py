@@ -200,7 +200,8 @@ class StartRate:
         if flight is None or at <= flight.since_at:
             return
         boots = (self._area - flight.area) / (at - flight.since_at)
-        if self._belongs(boots):
+        # Seen up before anybody was seen to read: how many it shared the storage with is not known.
+        if boots > 0 and self._belongs(boots):
             self._window.took_s.append(at - flight.since_at)
             self._window.boots += boots
         self._judge(at)

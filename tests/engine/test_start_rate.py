@@ -122,3 +122,15 @@ def test_whatever_it_is_told_it_stays_within_its_bounds(
         getattr(rate, what)(f"vm-{number}", now)
         assert floor <= rate.limit <= ceiling
         assert rate.base_s >= 0
+
+
+def test_boots_that_nobody_saw_read_from_their_disks_say_nothing() -> None:
+    rate = StartRate(RateSettings(initial=1.0, floor=1, ceiling=5))
+    rate.started("seen", 0.0)
+    rate.reads("seen", 1.0)
+    rate.up("seen", 11.0)
+    for number in range(12):
+        rate.started(f"unseen-{number}", 20.0 + number)
+    for number in range(12):
+        rate.up(f"unseen-{number}", 40.0 + number)
+    assert rate.limit == 1

@@ -8,7 +8,8 @@ from test_pacing import Lost, paced
 from remediator.engine import placement
 from remediator.engine.effects import WakeAt
 from remediator.engine.events import Tick
-from remediator.engine.model import vm_subject
+from remediator.engine.model import Verdict, vm_subject
+from remediator.engine.rules import MatchInput, Policy, SubjectKind, first_match
 from remediator.engine.start_scopes import Scopes
 from remediator.engine.start_words import Bound, Candidate, Limits, Origin, Started
 
@@ -59,3 +60,27 @@ def test_a_minute_that_is_over_bounds_no_start():
         scopes = Scopes(limits, None, [before], None, now)
         candidate = Candidate(vm=vm_subject("ns", "b"), origin=Origin.GATE, since_at=then)
         assert scopes.take(candidate, "", "") is None
+
+
+def test_a_policy_matches_at_the_moment_that_it_is_said_to():
+    policy = Policy(
+        name="patient",
+        source="test",
+        content_hash="0" * 64,
+        verdicts=(Verdict.DEAD,),
+        steps=("hold",),
+        for_s=0.7,
+    )
+    for then, now in _unlucky_waits(0.7):
+        given = MatchInput(kind=SubjectKind.NODE, name="n1", verdict=Verdict.DEAD, since_at=then)
+        early = first_match([policy], given, then)
+        assert early.due_at == now
+        assert first_match([policy], given, now).policy is policy
+
+
+def _unlucky_waits(wait_s: float) -> list[tuple[float, float]]:
+    """Return (since, due) of which rounding says that the wait is over, and that it is not."""
+    found = [(number * 0.1, number * 0.1 + wait_s) for number in range(1, 2000)]
+    unlucky = [(since, due) for since, due in found if due - since < wait_s]
+    assert unlucky
+    return unlucky[:50]
