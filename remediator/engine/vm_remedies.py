@@ -65,7 +65,7 @@ class VmRemedies:
                 self._answer(incident)
         elif context.now < incident.retry_at:
             context.wake_at(incident.retry_at)
-        elif not incident.answered.startswith("hold:"):
+        else:
             self._answer(incident)
 
     def stand_by(self, incident: VmIncident) -> None:
@@ -150,7 +150,12 @@ class VmRemedies:
             return decision_inputs.of_vm_answer(context, subject, given, match)
 
         known = incident.plan
-        if known is None or (known.policy, known.policy_hash) != (policy.name, policy.content_hash):
+        same = known is not None and (
+            (known.policy, known.policy_hash) == (policy.name, policy.content_hash)
+        )
+        if same and incident.answered.startswith("hold:"):
+            return
+        if not same:
             plan = vm_plan.make_plan(context.inventory, policy, subject)
             context.record(
                 DecisionKind.PLANNED,

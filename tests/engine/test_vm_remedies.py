@@ -8,7 +8,7 @@ from vm_world import VmWorld
 
 from remediator.engine import vm_view
 from remediator.engine.chain import DecisionKind
-from remediator.engine.events import ActionFinished, ObjectSeen, OwnHealthSeen
+from remediator.engine.events import ActionFinished, ObjectSeen, OwnHealthSeen, PoliciesLoaded
 from remediator.engine.model import (
     IncidentState,
     KillPod,
@@ -265,6 +265,18 @@ def test_a_request_that_fails_is_repeated_before_the_next_step_is_taken(world):
     await_action(world, RestartVm)
     (moved,) = world.cluster.kinds(DecisionKind.MOVED_ON)
     assert moved.why == "soft-reboot did not help: 500: no answer"
+
+
+@pytest.mark.parametrize("named", ["of-vms", "another"])
+def test_a_hold_ends_with_the_policy_that_asked_for_it(world_of, named):
+    world = world_of(policy("hold"))
+    world.add()
+    world.vmi(agent_connected=False)
+    world.cluster.run(2000)
+    assert world.cluster.actions == []
+    other = msgspec.structs.replace(policy("soft-reboot", name=named), content_hash="2" * 64)
+    world.cluster.handle(PoliciesLoaded(policies=(other,)))
+    await_action(world, SoftReboot)
 
 
 def test_hold_as_a_step_tells_a_human_once(world_of):
