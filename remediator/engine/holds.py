@@ -10,14 +10,17 @@ from __future__ import annotations
 from remediator.engine import safeguards
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
-from remediator.engine.incidents import DONE_STAGES, Incident, Trigger
+from remediator.engine.incidents import DONE_STAGES, Incident, Stage, Trigger
 from remediator.engine.model import IncidentState
 
 _PROVEN = frozenset({IncidentState.FENCED, IncidentState.RECOVERING})
 
 
 def closed(context: Context, incident: Incident) -> bool:
-    """Close the incident of an ignored node, unless something of it is under way; True: closed."""
+    """Close the incident of an ignored node, unless something of it is under way; True: closed.
+
+    A node that is being emptied takes its migrations back first, as if it were paused.
+    """
     why = safeguards.ignored(context, incident.subject)
     if not why or _is_busy(context, incident):
         return False
@@ -56,4 +59,8 @@ def holds(context: Context, incident: Incident) -> bool:
 
 def _is_busy(context: Context, incident: Incident) -> bool:
     busy = context.state.busy
+    if incident.state is IncidentState.EVACUATING and any(
+        each.stage in (Stage.MIGRATING, Stage.CANCELLING) for each in incident.vms.values()
+    ):
+        return True
     return str(incident.subject) in busy or any(name in busy for name in incident.vms)

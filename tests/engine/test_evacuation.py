@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from evacuation_world import DRAIN, HOLDING, RESTARTING, Evacuation
+from evacuation_world import DRAIN, HOLDING, MAINTENANCE, RESTARTING, Evacuation
 
 from remediator.engine.chain import DecisionKind
 from remediator.engine.events import InventorySynced, ObjectGone, ObjectSeen, SignalSeen, Verb
@@ -769,3 +769,19 @@ def test_a_new_leader_ends_a_move_off_a_node_that_is_gone(town):
     assert other.engine.state.busy == {"vm/ns/a": t.migrates[0].id}
     other.lead()
     assert other.engine.state.busy == {}, "else nothing would ever be done for this VM again"
+
+
+def test_what_a_person_declares_none_of_our_business_keeps_nothing_of_ours(town):
+    t = town()
+    t.add("a")
+    t.begin()
+    t.accept()
+    t.migration("a", "Scheduling")
+    t.cluster.node_changes("n1", annotations={**MAINTENANCE, "remediator.io/pause": "ignore"})
+    t.cluster.run(2)
+    (cancel,) = t.cancels
+    t.migration_ends("a")
+    t.vmi("a", node="n1")
+    t.cluster.answer(cancel)
+    t.cluster.run(2)
+    assert t.cluster.incident("n1") is None
