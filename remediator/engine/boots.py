@@ -15,7 +15,7 @@ BEFORE_RUNNING = frozenset({"", "Pending", "Scheduling", "Scheduled"})
 
 def booting(context: Context) -> set[Subject]:
     """Return the VMs that boot as their objects show it, from the start of a pod on."""
-    return {vm_subject(*key) for key, boot in context.boots.items() if boot.since_at}
+    return {vm_subject(*key) for key, boot in context.boots.items() if _holds(boot)}
 
 
 def follow(context: Context) -> None:
@@ -38,7 +38,7 @@ def look(context: Context, key: Key) -> bool:
         boot = context.boots[key] = Boot(vmi_uid=vmi.uid)
     if boot is None:
         return False
-    held = bool(boot.since_at)
+    held = _holds(boot)
     if vmi is None or vmi.uid != boot.vmi_uid or _is_over(context, vmi, boot):
         del context.boots[key]
         return held
@@ -46,11 +46,17 @@ def look(context: Context, key: Key) -> bool:
     if starts and not boot.since_at:
         boot.since_at = context.now
     elif not starts:
-        boot.since_at = 0.0
+        boot.since_at, boot.late = 0.0, False
+    elif _has_had_its_time(context, boot):
+        boot.late = True
     if vmi.phase == "Running" and not boot.running_at:
         boot.running_at = context.now
-    _wake(context, vmi, boot)
-    return held and not boot.since_at
+    _wake(context, boot)
+    return held and not _holds(boot)
+
+
+def _holds(boot: Boot) -> bool:
+    return bool(boot.since_at) and not boot.late
 
 
 def _is_over(context: Context, vmi: VmiFacts, boot: Boot) -> bool:
@@ -59,7 +65,13 @@ def _is_over(context: Context, vmi: VmiFacts, boot: Boot) -> bool:
         return True
     if boot.running_at and context.now >= boot.running_at + limits.settle_s:
         return True
-    return bool(boot.since_at) and context.now >= boot.since_at + limits.start_timeout_s
+    # One that does not even run yet stays known, as late: forgotten, it would be found anew.
+    return vmi.phase not in BEFORE_RUNNING and _has_had_its_time(context, boot)
+
+
+def _has_had_its_time(context: Context, boot: Boot) -> bool:
+    timeout_s = context.settings.pacing.start_timeout_s
+    return bool(boot.since_at) and context.now >= boot.since_at + timeout_s
 
 
 def _pod_starts(context: Context, key: Key, vmi: VmiFacts) -> bool:
@@ -82,9 +94,9 @@ def _held(context: Context, pod: PodFacts) -> bool:
     return str(vm_subject(pod.namespace, pod.vmi)) not in context.state.busy
 
 
-def _wake(context: Context, vmi: VmiFacts, boot: Boot) -> None:
+def _wake(context: Context, boot: Boot) -> None:
     limits = context.settings.pacing
-    if boot.running_at:
+    if boot.running_at and context.now < boot.running_at + limits.settle_s:
         context.wake_at(boot.running_at + limits.settle_s)
-    elif vmi.phase in BEFORE_RUNNING and boot.since_at:
+    if _holds(boot):
         context.wake_at(boot.since_at + limits.start_timeout_s)

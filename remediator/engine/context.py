@@ -43,6 +43,7 @@ class Boot(msgspec.Struct):
     vmi_uid: str
     since_at: float = 0.0  # since when a pod of it starts; 0: it waits for a gate or a node
     running_at: float = 0.0  # since when its VMI runs
+    late: bool = False  # it has had its time: it holds no place any more
 
 
 class Context:
