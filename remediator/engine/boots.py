@@ -18,6 +18,15 @@ def booting(context: Context) -> set[Subject]:
     return {vm_subject(*key) for key, boot in context.boots.items() if _holds(boot)}
 
 
+def expects_agent(context: Context, vm: Subject) -> bool:
+    """Whether the guest agent of a VM that is being brought back answered before its host was lost.
+
+    Then it is up when the agent answers again; that it runs for a while says little in a storm.
+    """
+    found = (incident.vms.get(str(vm)) for incident in context.state.incidents.values())
+    return any(progress is not None and progress.plan.agent for progress in found)
+
+
 def follow(context: Context) -> None:
     """Look at every VM that is on its way up, and forget those that are there."""
     for key, vmi in context.inventory.vmis.items():
@@ -63,7 +72,8 @@ def _is_over(context: Context, vmi: VmiFacts, boot: Boot) -> bool:
     limits = context.settings.pacing
     if vmi.phase in ("Failed", "Succeeded") or vmi.agent_connected:
         return True
-    if boot.running_at and context.now >= boot.running_at + limits.settle_s:
+    settled = boot.running_at and context.now >= boot.running_at + limits.settle_s
+    if settled and not expects_agent(context, vm_subject(vmi.namespace, vmi.name)):
         return True
     # One that does not even run yet stays known, as late: forgotten, it would be found anew.
     return vmi.phase not in BEFORE_RUNNING and _has_had_its_time(context, boot)

@@ -107,6 +107,7 @@ class VmPlan(Record, frozen=True, kw_only=True):
     treatment: str  # "restart", "leave-stopped": see planner.py
     why: str
     claims: tuple[str, ...] = ()
+    agent: bool = False  # its guest agent answered before: it is up when it does again
 
 
 class PlanLevel(Record, frozen=True, kw_only=True):

@@ -108,6 +108,7 @@ def plan_vm(
         treatment=treatment,
         why=why,
         claims=vmi.claims if vmi is not None else (),
+        agent=vmi is not None and (vmi.agent_connected or vmi.agent_known),
     )
 
 

@@ -228,7 +228,7 @@ def _observe_new(context: Context, progress: VmProgress, vmi: VmiFacts) -> tuple
         return Stage.UP, f"up on {vmi.node}: its guest agent answers"
     if progress.stage is Stage.STUCK and vmi.ready:
         return Stage.UP, f"runs on {vmi.node} after all"
-    if progress.stage is Stage.RUNNING:
+    if progress.stage is Stage.RUNNING and not progress.plan.agent:
         settled_at = progress.since_at + context.settings.pacing.settle_s
         if context.now >= settled_at:
             return Stage.UP, f"up on {vmi.node}: running for {context.settings.pacing.settle_s:g} s"

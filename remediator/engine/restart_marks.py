@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
+from remediator.engine.boots import expects_agent
 from remediator.engine.context import Context
 from remediator.engine.inventory import Inventory
 from remediator.engine.model import RunStrategy, Subject, VmFacts, vm_subject
@@ -92,8 +93,8 @@ def is_ready(context: Context, vm: Subject, running_at: float) -> bool:
         return vmi.ready
     after_s = delay_s(word)
     if after_s is None:  # up
-        if vmi.agent_connected:
-            return True
+        if vmi.agent_connected or expects_agent(context, vm):
+            return vmi.agent_connected
         after_s = pacing.settle_s
     if not running_at or context.now < running_at + after_s:
         context.wake_at((running_at or context.now) + after_s)

@@ -329,3 +329,16 @@ def test_a_vmi_without_a_vm_has_no_marks(make_cluster):
     lost.cluster.handle(ObjectSeen(facts=VmiFacts(namespace="ns", name="bare", uid="u")))
     inventory = lost.cluster.engine.context.inventory
     assert pacing.restart_marks.tier_of(inventory, vm_subject("ns", "bare")) == 0
+
+
+def test_a_vm_whose_agent_used_to_answer_holds_its_place_until_it_answers_again(make_cluster):
+    lost = Lost(make_cluster, {"a": {}, "b": {"priority": "low"}}, settings=paced(1))
+    lost.lose()
+    assert lost.stop_succeeds() == ["a"]
+    lost.cluster.vmi("a", node="n2", phase="Running")
+    lost.cluster.run(90)
+    assert lost.stage("a") is Stage.RUNNING, "slow storage is no reason to start more"
+    assert lost.started == []
+    lost.is_up("a")
+    lost.cluster.run(2)
+    assert lost.started == ["b"]

@@ -69,9 +69,9 @@ def test_the_daemon_may_be_killed_at_every_record():
         assert problems(played) == [], f"killed at record {seq}:\n{render(played)}"
 
 
-# Rows that no record tells of: nothing is recorded of a node that is well or not seen yet; where a
+# Rows that no record tells of: nothing is recorded of a node that is not seen yet; where a suspect
 # suspect goes on to be one for another reason, only the health view says so.
-UNTOLD = {"alive", "not-yet-seen", "late-but-beating"}
+UNTOLD = {"not-yet-seen", "late-but-beating"}
 
 
 def test_every_row_of_the_evidence_table_is_told_in_some_story():
