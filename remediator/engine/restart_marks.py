@@ -97,7 +97,8 @@ def is_ready(context: Context, vm: Subject, running_at: float) -> bool:
             return vmi.agent_connected
         after_s = pacing.settle_s
     if not running_at or context.now < running_at + after_s:
-        context.wake_at((running_at or context.now) + after_s)
+        # Where it is not known since when it runs, "0s" must not ask for this very moment.
+        context.wake_at(running_at + after_s if running_at else context.now + max(1.0, after_s))
         return False
     return True
 

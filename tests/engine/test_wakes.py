@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_pacing import Lost, paced
 
-from remediator.engine import placement
+from remediator.engine import placement, restart_marks
 from remediator.engine.effects import WakeAt
 from remediator.engine.events import Tick
 from remediator.engine.model import Verdict, vm_subject
@@ -84,3 +84,11 @@ def _unlucky_waits(wait_s: float) -> list[tuple[float, float]]:
     unlucky = [(since, due) for since, due in found if due - since < wait_s]
     assert unlucky
     return unlucky[:50]
+
+
+def test_a_vm_that_is_ready_as_soon_as_it_runs_is_not_asked_about_without_end(make_cluster):
+    lost = Lost(make_cluster, {"db": {"ready": "0s"}})
+    context = lost.cluster.engine.context
+    context.effects = []
+    assert not restart_marks.is_ready(context, vm_subject("ns", "db"), 0.0)
+    assert all(each.at > context.now for each in context.effects if isinstance(each, WakeAt))
