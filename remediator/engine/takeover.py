@@ -12,9 +12,10 @@ from remediator.engine import conviction, evacuation, evacuation_state, safeguar
 from remediator.engine.chain import DecisionKind
 from remediator.engine.context import Context
 from remediator.engine.effects import StartAction
-from remediator.engine.model import Action, Fence, Outcome, OutcomeStatus
+from remediator.engine.model import Action, Fence, Outcome, OutcomeStatus, RestartVm
 from remediator.engine.verdicts import LIVING
 from remediator.engine.vm_remedies import is_remedy
+from remediator.engine.vm_verdicts import ROWS
 
 _REPEAT, _WAIT = "", "wait"
 
@@ -66,7 +67,7 @@ def _ask(context: Context, action: Action) -> str:  # noqa: PLR0911 - one reason
     if not context.enforce:
         return "observe mode"
     if is_remedy(context.state, action.id):
-        return _REPEAT
+        return _why_not_remedied(context, action)
     if isinstance(action.work, evacuation_state.MOVES) and action.work.node:
         node = context.inventory.nodes.get(action.work.node)
         if node is None:
@@ -92,6 +93,20 @@ def _ask(context: Context, action: Action) -> str:  # noqa: PLR0911 - one reason
     # The world may have changed since the guards were asked: they are asked again.
     withheld = safeguards.withheld(safeguards.ask(context, incident, node, plan))
     return _WAIT if withheld or safeguards.hands_off(context, node) else _REPEAT
+
+
+def _why_not_remedied(context: Context, action: Action) -> str:
+    """Return why a VM's remedy is not repeated: its guest came back while nobody led."""
+    incident = context.state.vm_incidents.get(action.incident)
+    vmi = context.inventory.vmi(action.subject)
+    if not isinstance(action.work, RestartVm) or incident is None or vmi is None:
+        return _REPEAT
+    row = ROWS.get(incident.row)
+    was_lost = row is not None and "lost" in row.when.get("agent", frozenset())
+    well = vmi.phase == "Running" and vmi.ready and vmi.agent_connected and not vmi.paused
+    if was_lost and well and vmi.uid == action.work.vmi_uid:
+        return "its guest agent answers again"
+    return _REPEAT
 
 
 def _repeat(context: Context, action: Action) -> None:

@@ -65,7 +65,7 @@ class VmRemedies:
                 self._answer(incident)
         elif context.now < incident.retry_at:
             context.wake_at(incident.retry_at)
-        else:
+        elif not vm_recovery.looks_well(context, incident, look):
             self._answer(incident)
 
     def stand_by(self, incident: VmIncident) -> None:

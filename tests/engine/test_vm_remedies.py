@@ -509,6 +509,32 @@ def test_a_new_leader_repeats_what_has_no_outcome_and_waits_for_the_rest(world):
     await_action(world, RestartVm, limit_s=1000)
 
 
+def test_nothing_more_is_begun_about_a_vm_that_is_well_for_the_moment(world):
+    fall_silent(world)
+    world.vmi(agent_connected=True)
+    world.cluster.answer(status=SPARED, detail="its guest agent answers again")
+    world.cluster.run(25)
+    assert world.cluster.actions == []
+    world.cluster.run(10)
+    assert world.incident() is None
+
+
+def test_a_new_leader_restarts_no_guest_that_came_back_while_nobody_led(world_of):
+    world = world_of(policy("restart"))
+    fall_silent(world)
+    assert isinstance(world.cluster.actions[0].work, RestartVm)
+    heir = world.cluster.reborn()
+    heir.lead(sync=False)
+    world.cluster = heir
+    world.vm()
+    world.pod()
+    world.vmi(agent_connected=True)
+    heir.sync()
+    heir.run(300)
+    assert heir.actions == []
+    assert heir.engine.state.busy == {}
+
+
 def test_the_steps_of_one_remedy_are_no_crash_loop_but_its_repetition_is(world):
     fall_silent(world)
     for kind in (SoftReboot, RestartVm, RestartVm):
