@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,8 +109,10 @@ class Rehearsal:
         self._probes = probes or PROBES
         self._seed = seed
         self._started = 0
-        self._files = tempfile.TemporaryDirectory(prefix="remediator-rehearsal-")
-        self.password_file = Path(self._files.name) / "bmc-password"
+        # Not TemporaryDirectory: a story that fails never comes to its end, and that would warn.
+        files = tempfile.mkdtemp(prefix="remediator-rehearsal-")
+        self._remove_files = weakref.finalize(self, shutil.rmtree, files, ignore_errors=True)
+        self.password_file = Path(files) / "bmc-password"
         self.password_file.touch(mode=0o600)
         self.password_file.write_text(spec.bmc_password)
 
@@ -138,7 +142,7 @@ class Rehearsal:
         if self.dead:
             await asyncio.wait(self.dead)
         await self.cluster.stop()
-        self._files.cleanup()
+        self._remove_files()
 
     # --- replicas --------------------------------------------------------------------------------
 

@@ -27,11 +27,11 @@ def close(attack: Attack, *nodes: str) -> None:
 
 
 async def without_room(attack: Attack) -> None:
-    """n02 dies; its VM's pod is deleted, and its successor finds no place."""
+    """n02 dies; its VM's pod is deleted, and the others have just filled up."""
     await attack.begin()
-    close(attack, "n01", "n03", "n04")
     attack.cluster.faults.power_loss("n02")
     await attack.comes(lambda: attack.started("force-stop"))
+    close(attack, "n01", "n03", "n04")
     await attack.run(20)
     assert attack.down() == ["shop/db"]
 

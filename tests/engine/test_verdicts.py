@@ -53,7 +53,8 @@ def test_the_domain_names_every_plane():
 
 
 def test_every_combination_has_a_verdict():
-    assert {row.verdict for _, row in DECIDED} == set(Verdict) - OF_VMS
+    # Maintenance is a person's wish, not what planes add up to.
+    assert {row.verdict for _, row in DECIDED} == set(Verdict) - OF_VMS - {Verdict.MAINTENANCE}
 
 
 def test_every_row_can_decide():
