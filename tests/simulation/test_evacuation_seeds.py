@@ -22,7 +22,7 @@ from remediator.sim.virtual_time import run
 
 PER_TEST = 10
 ONE = os.environ.get("EVACUATION_SEED")
-SEEDS = int(os.environ.get("EVACUATION_SEEDS", "40"))
+SEEDS = int(os.environ.get("EVACUATION_SEEDS", "20"))
 CHUNKS = (
     [range(int(ONE), int(ONE) + 1)]
     if ONE

@@ -21,7 +21,7 @@ from remediator.sim.virtual_time import run
 
 PER_TEST = 25
 ONE = os.environ.get("FENCE_SEED")
-SEEDS = int(os.environ.get("FENCE_SEEDS", "100"))
+SEEDS = int(os.environ.get("FENCE_SEEDS", "50"))
 CHUNKS = (
     [range(int(ONE), int(ONE) + 1)]
     if ONE

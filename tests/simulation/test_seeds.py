@@ -25,7 +25,7 @@ from remediator.sim.virtual_time import run
 
 PER_TEST = 25
 ONE = os.environ.get("SEED")
-SEEDS = int(os.environ.get("SEEDS", "400"))
+SEEDS = int(os.environ.get("SEEDS", "200"))
 CHUNKS = (
     [range(int(ONE), int(ONE) + 1)]
     if ONE
