@@ -334,6 +334,11 @@ def make_cluster() -> Callable[..., Cluster]:
 
 
 @pytest.fixture
+def node_policy() -> Policy:
+    return POLICY
+
+
+@pytest.fixture
 def cluster(make_cluster) -> Cluster:
     return make_cluster()
 

@@ -441,10 +441,8 @@ def test_nothing_is_begun_while_the_host_is_in_doubt_and_its_time_does_not_count
     assert world.cluster.now - back_at >= 180
 
 
-def test_a_host_that_is_lost_in_the_middle_takes_the_vm_over(make_cluster):
-    from conftest import POLICY  # noqa: PLC0415 - beside the helpers
-
-    world = VmWorld(make_cluster(policies=[POLICY, policy(*LADDER)]))
+def test_a_host_that_is_lost_in_the_middle_takes_the_vm_over(make_cluster, node_policy):
+    world = VmWorld(make_cluster(policies=[node_policy, policy(*LADDER)]))
     fall_silent(world)
     world.cluster.answer()
     world.cluster.fence_through("n1")
