@@ -203,6 +203,8 @@ def test_tail_prints_new_records_until_ctrl_c_and_ends_quietly(database, book):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # A shell's background job ignores Ctrl-C, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     try:
         got = read_lines(process.stdout, 8)
